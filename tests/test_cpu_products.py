@@ -1,0 +1,116 @@
+"""The product of the time loop against NumPy, for every shape of tile and edge."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from unrolled.backends.cpu import products, vectors
+from unrolled.backends.cpu.products import fill, multiply, pack, packed_shape
+
+compile_ = njit(nogil=True, error_model="numpy", fastmath={"contract"})
+DTYPES = (np.float32, np.float64)
+SIZES = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 65, 130]
+
+
+@compile_
+def product(operand, first, rows, packed, out, accumulate):
+    multiply(operand, first, rows, packed, out, accumulate)
+
+
+def check(K, N, rows, dtype, compiled=product):
+    """Some rows in the midst of others, which must stay as they are."""
+    rng = np.random.default_rng([K, N, rows])
+    weights = rng.standard_normal((K, N)).astype(dtype)
+    operand = rng.standard_normal((rows + 4, K)).astype(dtype)
+    middle = slice(3, 3 + rows)
+    packed = pack(weights)
+    for accumulate in (False, True):
+        before = rng.standard_normal((rows + 4, N)).astype(dtype)
+        expected = before.astype(np.float64)
+        exact = operand.astype(np.float64) @ weights.astype(np.float64)
+        expected[middle] = exact[middle] + (before[middle] if accumulate else 0)
+        out = before.copy()
+        compiled(operand, 3, rows, packed, out, accumulate)
+        tolerance = (1e-6 if dtype == np.float32 else 1e-14) * np.sqrt(K) * 3
+        np.testing.assert_allclose(out, expected, rtol=0, atol=tolerance)
+        np.testing.assert_array_equal(out[:3], before[:3])
+        np.testing.assert_array_equal(out[3 + rows :], before[3 + rows :])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", range(14))
+def test_every_number_of_rows(rows, dtype):
+    for K, N in [(1, 1), (33, 132), (7, 16), (4, 65), (65, 31), (16, 128)]:
+        check(K, N, rows, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("K", SIZES)
+def test_every_size(K, dtype):
+    for N in SIZES:
+        for rows in (1, 2, 3, 6, 8):
+            check(K, N, rows, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_packed_panels(dtype):
+    width = 2 * vectors.lanes(dtype)
+    K, N = 3, width + 1
+    weights = np.arange(1, 1 + K * N).reshape(K, N).astype(dtype)
+    packed = pack(weights)
+    assert packed.shape == packed_shape(K, N, dtype) == (2, K * width)
+    panels = packed.reshape(2, K, width)
+    np.testing.assert_array_equal(panels[0], weights[:, :width])
+    np.testing.assert_array_equal(panels[1, :, :1], weights[:, width:])
+    assert (panels[1, :, 1:] == 0).all()
+    again = np.full_like(packed, -1)
+    fill(np.asfortranarray(weights), again)
+    np.testing.assert_array_equal(again, packed)
+    np.testing.assert_array_equal(pack(np.repeat(weights, 2, axis=1)[:, ::2]), packed)
+
+
+def test_an_operand_may_be_wider_than_the_matrix():
+    rng = np.random.default_rng(0)
+    operand, weights = rng.standard_normal((5, 9)), rng.standard_normal((4, 21))
+    out = np.empty((5, 21))
+    product(operand, 0, 5, pack(weights), out, False)
+    np.testing.assert_allclose(out, operand[:, :4] @ weights, rtol=0, atol=1e-13)
+
+
+def test_a_row_is_the_same_whatever_its_neighbours():
+    """Twice the same call gives the same bits."""
+    rng = np.random.default_rng(0)
+    operand, packed = rng.standard_normal((7, 65)), pack(rng.standard_normal((65, 70)))
+    first, second = np.empty((7, 70)), np.empty((7, 70))
+    product(operand, 0, 7, packed, first, False)
+    product(operand, 0, 7, packed, second, False)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_constant_arguments_compile_nothing_twice():
+    @compile_
+    def run(operand, packed, out):
+        multiply(operand, 0, 2, packed, out, False)
+        multiply(operand, 0, 1, packed, out, True)
+        multiply(operand, 1, operand.shape[0] - 1, packed, out, True)
+
+    operand, weights, out = np.ones((2, 4)), np.ones((4, 3)), np.ones((2, 3))
+    packed = pack(weights)
+    product(operand, 0, 2, packed, out, False)
+    before = len(products._product.signatures)
+    run(operand, packed, out)
+    np.testing.assert_array_equal(out, np.full((2, 3), 8))
+    assert len(products._product.signatures) == before
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_other_widths_of_vector(monkeypatch, width):
+    monkeypatch.setattr(vectors, "_vector_bytes", lambda: width)
+    compiled = njit(error_model="numpy")(products._product.py_func)
+    for rows in (1, 2, 3, 5, 7):
+        check(33, 70, rows, np.float64, compiled)
+
+
+def test_python_cannot_call_it():
+    with pytest.raises(TypeError, match="for functions that Numba compiles"):
+        multiply(np.ones((1, 1)), 0, 1, np.ones((1, 16)), np.ones((1, 1)), False)

@@ -1,0 +1,1 @@
+"""The backends: each gives a meaning to the operations of a program."""

@@ -1,0 +1,50 @@
+"""Families of parameters as arrays: blocks stacked along their rows, in `cell.blocks` order."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+
+from ..program import Program
+from .steps import Array
+
+Stacked = TypeVar("Stacked")
+
+
+def block_rows(program: Program, sizes: Mapping[str, int]) -> dict[str, tuple[str, slice]]:
+    """Block → its family and its rows in the stacked array."""
+    places = {}
+    for family, blocks in program.families.items():
+        end = 0
+        for block in blocks:
+            start, end = end, end + sizes[program.shapes[block][0]]
+            places[block] = (family, slice(start, end))
+    return places
+
+
+def split_blocks(
+    program: Program, sizes: Mapping[str, int], parameters: Mapping[str, Stacked]
+) -> dict[str, Stacked]:
+    """Block → its part of the stacked array (a view; any array that can be sliced)."""
+    return {
+        block: parameters[family][rows]  # type: ignore[index]
+        for block, (family, rows) in block_rows(program, sizes).items()
+    }
+
+
+def stack_blocks(program: Program, blocks: Mapping[str, Array]) -> dict[str, Array]:
+    """Family → its blocks stacked."""
+    return {
+        family: np.concatenate([blocks[name] for name in names])
+        for family, names in program.families.items()
+        if names
+    }
+
+
+def family_shapes(program: Program, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Family → the shape of its stacked array."""
+    shapes = {}
+    for family, blocks in program.families.items():
+        rows = sum(sizes[program.shapes[block][0]] for block in blocks)
+        shapes[family] = (rows, *(sizes[letter] for letter in program.shapes[blocks[0]][1:]))
+    return shapes

@@ -1,0 +1,309 @@
+"""Which array each value of a program lies in: the memory of a kernel.
+
+An array has rows of all steps (`x_steps`) or of the batch only (`h_state`, and what one stage
+leaves for the next). Values that a product takes side by side lie side by side.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ...language.sizes import ONE
+from ...program import Instruction, Total
+from ...schedule import Product, Schedule
+
+BEFORE, LOOP, AFTER = range(3)
+
+
+@dataclass(frozen=True)
+class Slab:
+    """An array that holds values side by side.
+
+    Attributes:
+        name: its name in the kernel.
+        values: what its columns hold.
+        steps: whether it has rows for all steps, or for one step of the batch.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    steps: bool
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The work unit by unit of one stage on vectors of one size.
+
+    `copies` are values that nothing computes here and that are only put into another array.
+    """
+
+    size: str
+    instructions: tuple[Instruction, ...]
+    copies: tuple[str, ...] = ()
+
+
+@dataclass
+class Layout:
+    """Where the values of a schedule lie.
+
+    Attributes:
+        slabs: name → array.
+        inputs, outputs: the arrays of the program's groups.
+        states: value received → its buffer (B, size).
+        pending: states whose new value waits in a second buffer, because a later stage of the
+            step still needs the old one.
+        results: product → the array that it writes.
+        operands: product → the array that it reads; the operand lies there alone.
+        segments: (section, number of the stage) → its segments.
+        row_sums: totals that are added up in the loop → array (B, size).
+        scalars: instructions on numbers alone; each segment that needs one computes it.
+    """
+
+    schedule: Schedule
+    slabs: dict[str, Slab] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    states: dict[str, str] = field(default_factory=dict)
+    pending: dict[str, str] = field(default_factory=dict)
+    results: dict[Product, str] = field(default_factory=dict)
+    segments: dict[tuple[int, int], list[Segment]] = field(default_factory=dict)
+    row_sums: dict[Total, str] = field(default_factory=dict)
+    scalars: dict[str, Instruction] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        program = self.schedule.program
+        self.sections = (self.schedule.before, self.schedule.loop, self.schedule.after)
+        self.scalars = {
+            name: instruction
+            for name, instruction in program.by_name.items()
+            if program.sizes[name] == ONE
+        }
+        self._place_groups()
+        self._place_products()
+        self._place_operands()
+        self._place_totals()
+        self._place_crossing()
+        self._cut_segments()
+        self._find_pending()
+
+    # where things are
+
+    def find(self, values: tuple[str, ...], steps: bool | None = None) -> tuple[str, int] | None:
+        """The array that holds `values` side by side, and the position of the first."""
+        for slab in self.slabs.values():
+            if steps is None or slab.steps == steps:
+                for position in range(len(slab.values) - len(values) + 1):
+                    if slab.values[position : position + len(values)] == values:
+                        return slab.name, position
+        return None
+
+    def columns_before(self, slab: str, position: int) -> tuple[str, ...]:
+        """The sizes (letters) of the values to the left of a position."""
+        sizes = self.schedule.program.sizes
+        return tuple(sizes[value] for value in self.slabs[slab].values[:position])
+
+    def homes(self, value: str) -> list[tuple[str, int]]:
+        """Every array and position to which a segment writes `value`."""
+        given = {*self.inputs, *self.states.values(), *self.results.values()}
+        return [
+            (slab.name, position)
+            for slab in self.slabs.values()
+            for position, held in enumerate(slab.values)
+            if held == value and slab.name not in given
+        ]
+
+    def source(self, value: str, section: int) -> tuple[str, int]:
+        """The array and position that a segment of `section` reads `value` from."""
+        steps = None if section == LOOP else True
+        for names in (self.inputs, self.states.values(), self.results.values()):
+            for name in names:
+                slab = self.slabs[name]
+                if value in slab.values and (steps is None or slab.steps):
+                    return name, slab.values.index(value)
+        found = self.find((value,), steps)
+        assert found is not None, f"{value} lies nowhere"
+        return found
+
+    # building it up
+
+    def _add(self, wish: str, values: tuple[str, ...], steps: bool) -> str:
+        wish = wish.replace(".", "_") + ("_steps" if steps else "")
+        name, number = wish, 1
+        while name in self.slabs:
+            number += 1
+            name = f"{wish}_{number}"
+        self.slabs[name] = Slab(name, values, steps)
+        return name
+
+    def _place_groups(self) -> None:
+        program = self.schedule.program
+        for number, group in enumerate(program.inputs):
+            wish = group[0] if len(group) == 1 else ("kept" if number == 1 else "inputs")
+            self.inputs.append(self._add(wish, group, steps=True))
+        for received, _ in program.carried:
+            self.states[received] = self._add(f"{received}_state", (received,), steps=False)
+        for group in program.outputs:
+            wish = group[0] if len(group) == 1 else "kept"
+            self.outputs.append(self._add(wish, group, steps=True))
+
+    def _place_products(self) -> None:
+        for section, stages in enumerate(self.sections):
+            for product in (product for stage in stages for product in stage.products):
+                if section != LOOP:
+                    whole = [n for n in self.outputs if self.slabs[n].values == product.results]
+                    free = [name for name in whole if name not in self.results.values()]
+                    if free:
+                        self.results[product] = free[0]
+                        continue
+                families = "".join(dict.fromkeys(b.split(".")[0] for b in product.blocks))
+                mark = "t" if product.operation == "matmul_t" else ""
+                operand = product.operands[0] if len(product.operands) == 1 else "gates"
+                wish = f"{families}{mark}_{operand}".replace("__", "_")
+                self.results[product] = self._add(wish, product.results, steps=section != LOOP)
+
+    def _place_operands(self) -> None:
+        """Give every product its operands side by side; those of the loop in an array alone."""
+        elsewhere = {outer.vectors for outer in self.schedule.outers}
+        elsewhere |= {(outer.operand,) for outer in self.schedule.outers}
+        elsewhere |= {p.operands for stage in self.schedule.after for p in stage.products}
+        for stage in self.schedule.loop:
+            for product in stage.products:
+                if self.alone(product.operands) is None:
+                    self._add("gates", product.operands, steps=product.operands in elsewhere)
+        for section in (BEFORE, AFTER):
+            for stage in self.sections[section]:
+                for product in stage.products:
+                    self._need_steps(product.operands)
+        for outer in self.schedule.outers:
+            self._need_steps(outer.vectors)
+            self._need_steps((outer.operand,))
+
+    def alone(self, operands: tuple[str, ...]) -> str | None:
+        """The array that holds these values and nothing else."""
+        for slab in self.slabs.values():
+            if slab.values == operands and slab.name not in self.inputs:
+                return slab.name
+        return None
+
+    def _need_steps(self, values: tuple[str, ...]) -> None:
+        if self.find(values, steps=True) is None:
+            self._add("gates" if len(values) > 1 else values[0], values, steps=True)
+
+    def _place_totals(self) -> None:
+        in_loop = {i.name for stage in self.schedule.loop for i in stage.instructions}
+        for total in self.schedule.sums:
+            value = total.factors[0]
+            if self.find((value,), steps=True) is None:
+                if value in in_loop:
+                    self.row_sums[total] = f"d{total.parameter}_rows".replace(".", "_")
+                else:
+                    self._need_steps((value,))
+
+    def _place_crossing(self) -> None:
+        """A value that a later stage or section needs must lie somewhere until then."""
+        made: dict[str, tuple[int, int]] = {}
+        sizes = self.schedule.program.sizes
+        for section, stages in enumerate(self.sections):
+            for number, stage in enumerate(stages):
+                for instruction in stage.instructions:
+                    made[instruction.name] = (section, number)
+        for name in self.states:
+            made[name] = (LOOP, 0)
+        for product, slab in self.results.items():
+            if not self.slabs[slab].steps:
+                made |= dict.fromkeys(product.results, (LOOP, 0))
+        for section, stages in enumerate(self.sections):
+            for number, stage in enumerate(stages):
+                for instruction in stage.instructions:
+                    for value in instruction.operands:
+                        if value not in made or sizes.get(value) == ONE:
+                            continue
+                        if made[value][0] != section:
+                            self._need_steps((value,))
+                        elif made[value] != (section, number) and self.find((value,)) is None:
+                            self._add(value, (value,), steps=section != LOOP)
+        for _, handed_on in self.schedule.program.carried:
+            if handed_on in made and made[handed_on][0] != LOOP:
+                self._need_steps((handed_on,))
+
+    def _cut_segments(self) -> None:
+        sizes = self.schedule.program.sizes
+        for section, stages in enumerate(self.sections):
+            for number, stage in enumerate(stages):
+                by_size: dict[str, list[Instruction]] = {}
+                for instruction in stage.instructions:
+                    if instruction.name not in self.scalars:
+                        by_size.setdefault(sizes[instruction.name], []).append(instruction)
+                self.segments[section, number] = [
+                    Segment(size, tuple(instructions)) for size, instructions in by_size.items()
+                ]
+        for value, section, earliest in self._copies():
+            self._copy(value, section, earliest)
+
+    def _copies(self) -> Iterable[tuple[str, int, int]]:
+        """Values that are put into another array without being computed by a segment."""
+        program = self.schedule.program
+        computed = {i.name for i in program.instructions} - {
+            result for product in self.results for result in product.results
+        }
+        handed_on = {handed_on for _, handed_on in program.carried}
+        places = {value: (LOOP, 0) for slab in self.inputs for value in self.slabs[slab].values}
+        places |= dict.fromkeys(self.states, (LOOP, 0))
+        for section, stages in enumerate(self.sections):
+            for number, stage in enumerate(stages):
+                for product in stage.products:
+                    where = (LOOP, 0) if section == BEFORE else (section, number)
+                    places |= dict.fromkeys(product.results, where)
+        for value, (section, number) in places.items():
+            if value not in computed and (self.homes(value) or value in handed_on):
+                yield value, section, number
+
+    def _copy(self, value: str, section: int, earliest: int) -> None:
+        """Copy a value where a segment of its size runs anyway, else in a segment of its own."""
+        size = self.schedule.program.sizes[value]
+        stages = range(earliest, len(self.sections[section]))
+        for number in stages:
+            for position, segment in enumerate(self.segments[section, number]):
+                if segment.size == size:
+                    self.segments[section, number][position] = Segment(
+                        size, segment.instructions, (*segment.copies, value)
+                    )
+                    return
+        self.segments.setdefault((section, earliest), []).append(Segment(size, (), (value,)))
+
+    def _find_pending(self) -> None:
+        """A state is changed in place unless a later stage of the step needs its old value."""
+        last_read = dict.fromkeys(self.states, 0)
+        written: dict[str, tuple[int, int]] = {}
+        for (section, number), segments in self.segments.items():
+            if section != LOOP:
+                continue
+            for position, segment in enumerate(segments):
+                moment = number * 1000 + position
+                for value in self.read_by(segment):
+                    if value in last_read:
+                        last_read[value] = max(last_read[value], moment)
+                for value in (*segment.copies, *(i.name for i in segment.instructions)):
+                    written[value] = (number, position)
+        for number, stage in enumerate(self.schedule.loop):
+            for product in stage.products:
+                for value in product.operands:
+                    if value in last_read:
+                        last_read[value] = max(last_read[value], number * 1000 - 1)
+        for received, handed_on in self.schedule.program.carried:
+            if handed_on in written:
+                number, position = written[handed_on]
+                if last_read[received] > number * 1000 + position:
+                    self.pending[received] = self._add(f"{received}_new", (), steps=False)
+
+    def read_by(self, segment: Segment) -> list[str]:
+        """The vectors that a segment reads and does not compute, parameters aside."""
+        program = self.schedule.program
+        computed = {instruction.name for instruction in segment.instructions}
+        operands = (v for i in segment.instructions for v in i.operands)
+        return [
+            value
+            for value in dict.fromkeys((*segment.copies, *operands))
+            if value not in computed
+            and not program.is_parameter(value)
+            and program.sizes[value] != ONE
+        ]

@@ -1,0 +1,285 @@
+"""The text of the functions of a kernel: a layout written as Numba code.
+
+The work unit by unit is written twice, for whole vectors of units and for the rest of them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from ...language.sizes import ONE
+from ...program import STEP_NUMBER, Argument, Instruction
+from ...schedule import Product, Stage
+from .layout import LOOP, Layout, Segment
+
+# Operation → how a kernel writes it, for vectors of units.
+OPERATIONS: dict[str, str] = {
+    "same": "{0}",
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "neg": "-{0}",
+    "pow": "power({0}, {1})",
+    "lt": "{0} < {1}",
+    "le": "{0} <= {1}",
+    "gt": "{0} > {1}",
+    "ge": "{0} >= {1}",
+    "eq": "{0} == {1}",
+    "ne": "{0} != {1}",
+    "where": "where({0}, {1}, {2})",
+    "maximum": "maximum({0}, {1})",
+    "minimum": "minimum({0}, {1})",
+    "sigmoid": "sigmoid({0})",
+    "tanh": "tanh({0})",
+    "exp": "exp({0})",
+    "log": "log({0})",
+    "sqrt": "square_root({0})",
+    "abs": "absolute({0})",
+    "relu": "relu({0})",
+    "softplus": "softplus({0})",
+}
+
+IMPORTS = """\
+import numpy as np
+from numba import njit
+
+from unrolled.backends.cpu.functions import exp, log, power, relu, sigmoid, softplus, tanh
+from unrolled.backends.cpu.products import multiply
+from unrolled.backends.cpu.vectors import (
+    absolute,
+    load,
+    load_part,
+    maximum,
+    minimum,
+    splat,
+    square_root,
+    store,
+    store_part,
+    where,
+)
+"""
+
+_TAKEN = {
+    *("active", "base", "first", "j", "k", "last", "length", "lengths", "np", "njit"),
+    *("offset", "r", "real", "reverse", "row", "rows", "s", "tail", "LANES"),
+    *("absolute", "load", "load_part", "maximum", "minimum", "multiply", "power", "splat"),
+    *("square_root", "store", "store_part", "min", "range"),
+}
+
+STEPS = ("first", "last", "reverse", "active", "offset", "lengths")
+
+
+class FunctionText:
+    """One function: the stages of a section that run in one pass over the steps."""
+
+    def __init__(self, layout: Layout, section: int, numbers: Sequence[int], function: str) -> None:
+        self.layout = layout
+        self.program = layout.schedule.program
+        self.section = section
+        self.function = function
+        self.arrays: dict[str, None] = {}
+        self.letters: dict[str, None] = {}
+        self.packed: list[int] = []  # numbers of the loop's products, as in `loop_products`
+        self.body = [line for number in numbers for line in self._stage(number)]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of the function's arguments after `STEPS`: sizes, then arrays."""
+        return (*self.letters, *self.arrays)
+
+    def lines(self) -> Iterator[str]:
+        """The function's definition."""
+        arguments = ", ".join((*STEPS, *self.arguments))
+        yield "@njit(**OPTIONS)"
+        yield f"def {self.function}({arguments}):"
+        yield from self._indented(1, self._loop())
+
+    def _loop(self) -> Iterator[str]:
+        """Forward programs go on in reading order, adjoint ones back; `reverse` turns both."""
+        first, last = "k", "active.size - 1 - k"
+        onwards, back = (last, first) if self.program.adjoint else (first, last)
+        yield "for k in range(active.size):"
+        yield f"    s = {back} if reverse else {onwards}"
+        yield "    rows = min(active[s], last) - first"
+        yield "    if rows <= 0:"
+        yield "        continue"
+        yield "    base = offset[s]"
+        yield from self._indented(1, self.body)
+        if self.section == LOOP:
+            yield from self._indented(1, self._commits())
+
+    # one stage
+
+    def _stage(self, number: int) -> Iterator[str]:
+        stages = self.layout.sections[self.section]
+        stage = stages[number] if number < len(stages) else Stage((), ())
+        if self.section == LOOP:
+            for product in stage.products:
+                position = loop_products(self.layout).index(product)
+                yield f"# {product}"
+                operand = self.layout.alone(product.operands)
+                assert operand is not None, f"{product} has no operand array"
+                yield from self._product(operand, self.layout.results[product], position)
+        for segment in self.layout.segments.get((self.section, number), ()):
+            yield from self._segment(segment)
+
+    def _product(self, operand: str, result: str, position: int) -> Iterator[str]:
+        self._array(operand)
+        self._array(result)
+        self._array(f"packed_{position}")
+        if self.layout.slabs[operand].steps:
+            here = "base + first : base + first + rows"
+            yield (
+                f"multiply({operand}[{here}], 0, rows, packed_{position}, "
+                f"{result}[first : first + rows], False)"
+            )
+        else:
+            yield f"multiply({operand}, first, rows, packed_{position}, {result}, False)"
+
+    def _segment(self, segment: Segment) -> Iterator[str]:
+        size = self._letter(segment.size)
+        scalars = list(self._scalars(segment))
+        whole = list(self._units(segment, whole=True))
+        rest = list(self._units(segment, whole=False))
+        yield "for r in range(first, first + rows):"
+        yield "    row = base + r"
+        yield from self._indented(1, scalars)
+        yield f"    tail = {size} % LANES"
+        yield f"    for j in range(0, {size} - tail, LANES):"
+        yield from self._indented(2, whole)
+        yield "    if tail:"
+        yield f"        j = {size} - tail"
+        yield from self._indented(2, rest)
+
+    def _scalars(self, segment: Segment) -> Iterator[str]:
+        """The numbers that a segment needs: the step's, and what is computed from it."""
+        needed: set[str] = set()
+        open_names = [v for i in segment.instructions for v in i.operands]
+        while open_names:
+            name = open_names.pop()
+            if name in self.layout.scalars and name not in needed:
+                open_names.extend(self.layout.scalars[name].operands)
+            needed.add(name)
+        if STEP_NUMBER in needed:
+            yield f"{STEP_NUMBER} = real(lengths[r] - s if reverse else s + 1)"
+        for name, instruction in self.layout.scalars.items():
+            if name in needed:
+                yield f"{self._name(name)} = {self._written(instruction)}"
+
+    def _units(self, segment: Segment, whole: bool) -> Iterator[str]:
+        for value in self.layout.read_by(segment):
+            slab, position = self.layout.source(value, self.section)
+            yield f"{self._name(value)} = {self._load(slab, self._column(slab, position), whole)}"
+        for block in self._vectors_of_parameters(segment):
+            family = block.split(".")[0]
+            self.arrays[family] = None
+            column = self._sum(self._rows_before(block))
+            yield f"{self._name(block)} = {self._load_row(family, column, whole)}"
+        for instruction in segment.instructions:
+            written = self._written(instruction)
+            if instruction.operation == "same" and not self._is_vector(instruction.arguments[0]):
+                written = f"splat({self._any_array()}, {written})"
+            yield f"{self._name(instruction.name)} = {written}"
+        for value in (*segment.copies, *(i.name for i in segment.instructions)):
+            yield from self._stores(value, whole)
+
+    def _stores(self, value: str, whole: bool) -> Iterator[str]:
+        name = self._name(value)
+        for slab, position in self.layout.homes(value):
+            yield self._store(slab, self._column(slab, position), name, whole)
+        if self.section == LOOP:
+            for received, handed_on in self.program.carried:
+                if handed_on == value:
+                    buffer = self.layout.pending.get(received, self.layout.states[received])
+                    yield self._store(buffer, "j", name, whole)
+            for total, rows in self.layout.row_sums.items():
+                if total.factors[0] == value:
+                    self._array(rows)
+                    so_far = self._call("load", rows, "r", "j", whole)
+                    yield self._call("store", rows, "r", "j", whole, f"{so_far} + {name}")
+
+    def _commits(self) -> Iterator[str]:
+        for received, buffer in self.layout.pending.items():
+            state = self._array(self.layout.states[received])
+            yield f"{state}[first : first + rows] = {self._array(buffer)}[first : first + rows]"
+
+    # words
+
+    def _written(self, instruction: Instruction) -> str:
+        parts = [self._name(a) if isinstance(a, str) else repr(a) for a in instruction.arguments]
+        return OPERATIONS[instruction.operation].format(*parts)
+
+    def _name(self, value: str) -> str:
+        name = value.replace(".", "_")
+        block = self.program.is_parameter(value)
+        clash = (
+            name in _TAKEN
+            or name in self.layout.slabs
+            or name in self.program.families
+            or name.endswith(("_size", "_rows", "_value"))
+            or name.startswith("packed_")
+            or (not block and any(name == other.replace(".", "_") for other in self.program.shapes))
+        )
+        return f"{name}_value" if clash else name
+
+    def _is_vector(self, argument: Argument) -> bool:
+        if not isinstance(argument, str):
+            return False
+        return self.program.is_parameter(argument) or self.program.sizes[argument] != ONE
+
+    def _vectors_of_parameters(self, segment: Segment) -> Iterator[str]:
+        operands = dict.fromkeys(v for i in segment.instructions for v in i.operands)
+        return (value for value in operands if self.program.is_parameter(value))
+
+    def _rows_before(self, block: str) -> tuple[str, ...]:
+        blocks = self.program.families[block.split(".")[0]]
+        return tuple(self.program.shapes[b][0] for b in blocks[: blocks.index(block)])
+
+    def _column(self, slab: str, position: int) -> str:
+        return self._sum(self.layout.columns_before(slab, position))
+
+    def _sum(self, letters: tuple[str, ...]) -> str:
+        terms = [
+            self._letter(letter) if count == 1 else f"{count} * {self._letter(letter)}"
+            for letter, count in Counter(letters).items()
+        ]
+        return " + ".join([*terms, "j"])
+
+    def _letter(self, letter: str) -> str:
+        self.letters[f"{letter}_size"] = None
+        return f"{letter}_size"
+
+    def _array(self, name: str) -> str:
+        self.arrays[name] = None
+        return name
+
+    def _any_array(self) -> str:
+        return self._array(next(iter(self.layout.slabs)))
+
+    def _load(self, slab: str, column: str, whole: bool) -> str:
+        return self._call("load", self._array(slab), self._row(slab), column, whole)
+
+    def _load_row(self, array: str, column: str, whole: bool) -> str:
+        return f"load({array}, {column})" if whole else f"load_part({array}, {column}, tail)"
+
+    def _store(self, slab: str, column: str, value: str, whole: bool) -> str:
+        return self._call("store", self._array(slab), self._row(slab), column, whole, value)
+
+    def _call(
+        self, verb: str, array: str, row: str, column: str, whole: bool, value: str = ""
+    ) -> str:
+        rest = ([] if whole else ["tail"]) + ([value] if value else [])
+        return f"{verb}{'' if whole else '_part'}({', '.join([array, row, column, *rest])})"
+
+    def _row(self, slab: str) -> str:
+        return "row" if self.layout.slabs[slab].steps else "r"
+
+    @staticmethod
+    def _indented(depth: int, lines: Iterable[str]) -> Iterator[str]:
+        return ("    " * depth + line for line in lines)
+
+
+def loop_products(layout: Layout) -> list[Product]:
+    """The products of the loop, in order; `packed_0`, `packed_1` … are their matrices."""
+    return [product for stage in layout.schedule.loop for product in stage.products]
+

@@ -1,0 +1,51 @@
+"""The command line: `unrolled train lm`, `unrolled sample` and their siblings.
+
+Each command has a file of its own, whose imports of torch wait until the command runs.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+_NEEDS_EXTRA = ("typer", "rich", "torch", "safetensors")
+
+
+def main() -> None:
+    """The entry point of the `unrolled` command; a user's mistake ends it with status 2."""
+    from unrolled.errors import UnrolledError
+
+    try:
+        _app()()
+    except UnrolledError as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        if error.name not in _NEEDS_EXTRA:
+            raise
+        _fail(
+            f"The command line needs {error.name}, which is not installed; "
+            'run: pip install "unrolled[train]"'
+        )
+
+
+def _app() -> "typer.Typer":
+    """The application with all its commands."""
+    import typer
+
+    from unrolled.cli import sample, train
+
+    app = typer.Typer(
+        help="Recurrent sequence models in which a cell is its equations.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.add_typer(train.app, name="train")
+    app.command("sample")(sample.sample)
+    return app
+
+
+def _fail(message: str) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(2)

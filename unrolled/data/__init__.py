@@ -1,0 +1,1 @@
+"""Data for the main jobs: reading text, vocabularies, batches for truncated backpropagation."""

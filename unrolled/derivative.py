@@ -1,0 +1,236 @@
+"""Reverse-mode differentiation of a program, which gives a program: backpropagation through time.
+
+The forward step turns the values of one step into the next; the adjoint step, taken from the last
+step to the first, turns the gradients with respect to the one into those of the other
+(Werbos 1990). The rules are a table with one line per operation, written in the language itself.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+from .language.expressions import Expression
+from .language.operations import OPERATIONS, PRODUCTS
+from .language.reading import read_expression
+from .language.sizes import ONE
+from .program import STEP_NUMBER, Argument, Builder, Instruction, Program, Total
+from .simplify import simplify
+
+# Operation → for each argument (a, b, c) its gradient, given dy, the gradient of the result y.
+# None: a truth value has no gradient. At a kink the two sides share: a tie of maximum gives half
+# to each, abs and relu give nothing at 0.
+DERIVATIVES: dict[str, tuple[str | None, ...]] = {
+    "same": ("dy",),
+    "add": ("dy", "dy"),
+    "sub": ("dy", "-dy"),
+    "mul": ("dy * b", "dy * a"),
+    "div": ("dy / b", "-dy * y / b"),
+    "neg": ("-dy",),
+    "pow": ("where(b == 0, 0, dy * b * a ** (b - 1))", "where(a == 0, 0, dy * y * log(a))"),
+    "where": (None, "where(a, dy, 0)", "where(a, 0, dy)"),
+    "maximum": (
+        "where(a > b, dy, where(a == b, dy / 2, 0))",
+        "where(b > a, dy, where(a == b, dy / 2, 0))",
+    ),
+    "minimum": (
+        "where(a < b, dy, where(a == b, dy / 2, 0))",
+        "where(b < a, dy, where(a == b, dy / 2, 0))",
+    ),
+    "sigmoid": ("dy * y * (1 - y)",),
+    "tanh": ("dy * (1 - y * y)",),
+    "exp": ("dy * y",),
+    "log": ("dy / a",),
+    "sqrt": ("dy / (2 * y)",),
+    "abs": ("where(a > 0, dy, where(a < 0, -dy, 0))",),
+    "relu": ("where(y > 0, dy, 0)",),
+    "softplus": ("dy * sigmoid(a)",),
+    "lt": (None, None),
+    "le": (None, None),
+    "gt": (None, None),
+    "ge": (None, None),
+    "eq": (None, None),
+    "ne": (None, None),
+}
+# The two products have rules of another shape: y = W @ v gives dv = Wᵀ @ dy and dW = dy ⊗ v.
+
+
+@cache
+def _rule(operation: str, position: int) -> Expression | None:
+    text = DERIVATIVES[operation][position]
+    return None if text is None else read_expression(text, ("a", "b", "c", "y", "dy"))
+
+
+def differentiate(
+    program: Program, outputs: Iterable[str] | None = None, recompute: bool = False
+) -> Program:
+    """The adjoint program: one step of backpropagation through time.
+
+    Args:
+        program: a forward program, simplified or not.
+        outputs: the values whose gradient is given at every step; the program's outputs if None.
+        recompute: keep the states only, and compute the other values of a step again. Otherwise
+            what is costly to compute is kept, and what is cheap is computed again.
+
+    Returns:
+        A program whose inputs are three groups: the inputs of `program`, the values of the
+        forward pass to keep (`kept_values`), and the gradients `d<output>_out` of the outputs.
+        Every state `s` receives `ds_next` and hands on `ds_prev`. Its output is one group, the
+        gradients `d<input>`; its totals are the gradients of the parameters.
+    """
+    wanted = [value for group in program.outputs for value in group]
+    return _Adjoint(program, tuple(wanted if outputs is None else outputs), recompute).program()
+
+
+def kept_values(adjoint: Program) -> tuple[str, ...]:
+    """What the forward pass keeps, at every step, for an adjoint program."""
+    return adjoint.inputs[1]
+
+
+class _Adjoint:
+    def __init__(self, forward: Program, outputs: tuple[str, ...], recompute: bool) -> None:
+        self.forward = forward
+        self.outputs = outputs
+        self.recompute = recompute
+        self.builder = Builder(forward.sizes, forward.shapes)
+        self.terms: dict[str, list[Argument]] = {}
+        self.products: dict[str, list[tuple[str, str]]] = {}  # value → (matrix, gradient) pairs
+        self.totals: list[Total] = []
+
+    def program(self) -> Program:
+        forward, builder = self.forward, self.builder
+        received = [self._incoming(f"d{handed_on}_next", handed_on) for _, handed_on in
+                    forward.carried]  # fmt: skip
+        given = [self._incoming(f"d{output}_out", output) for output in self.outputs]
+        for instruction in reversed(forward.instructions):
+            dy = self._gradient(instruction.name)
+            if dy is not None:
+                self._through(instruction, dy)
+        handed_on = [self._gradient(prev, wanted=True) for prev, _ in forward.carried]
+        inputs = [value for group in forward.inputs for value in group]
+        gradients = [self._gradient(value, wanted=True) for value in inputs]
+        kept, again = self._values_needed()
+        order = [*forward.shapes]
+        sizes = {**builder.sizes, **{value: forward.sizes[value] for value in kept}}
+        return simplify(
+            Program(
+                name=f"{forward.name}_backward",
+                inputs=(*forward.inputs, kept, tuple(given)),
+                carried=tuple(zip(received, map(str, handed_on), strict=True)),
+                families=forward.families,
+                instructions=(*again, *builder.instructions),
+                outputs=(tuple(map(str, gradients)),),
+                totals=tuple(sorted(self.totals, key=lambda total: order.index(total.parameter))),
+                sizes=sizes,
+                shapes=forward.shapes,
+                adjoint=True,
+            )
+        )
+
+    def _incoming(self, wish: str, value: str) -> str:
+        name = self.builder.fresh(wish)
+        self.builder.sizes[name] = self.forward.sizes[value]
+        self.terms.setdefault(value, []).append(name)
+        return name
+
+    def _gradient(self, value: str, wanted: bool = False) -> str | None:
+        """Add up the terms of a value's gradient; None if there are none and none is wanted."""
+        terms = list(self.terms.get(value, ()))
+        pairs = sorted(self.products.get(value, ()), key=self._place_in_family)
+        if not terms and not pairs and not wanted:
+            return None
+        size = self.forward.sizes[value]
+        name = self.builder.fresh(f"d{value}")
+        if pairs:
+            whole = name if not terms else self.builder.fresh()
+            arguments = tuple(name for pair in pairs for name in pair)
+            terms.append(self.builder.emit("matmul_t", arguments, whole, size))
+            if whole == name:
+                return name
+        if not terms:
+            return self.builder.emit("same", (0.0,), name, size)
+        last = terms.pop()
+        if not terms:
+            return self.builder.emit("same", (last,), name, size)
+        while len(terms) > 1:
+            last = self.builder.emit("add", (terms.pop(), last), self.builder.fresh())
+        return self.builder.emit("add", (terms.pop(), last), name, size)
+
+    def _place_in_family(self, pair: tuple[str, str]) -> int:
+        # Blocks in the order in which their family is stacked can be multiplied as they lie.
+        return [*self.forward.shapes].index(pair[0])
+
+    def _through(self, instruction: Instruction, dy: str) -> None:
+        """Hand the gradient of an instruction's result on to its arguments."""
+        if instruction.operation in PRODUCTS:
+            for matrix, vector in instruction.pairs:
+                self.products.setdefault(vector, []).append((matrix, dy))
+                self.totals.append(Total(matrix, (dy, vector)))
+            return
+        names = dict(zip("abc", instruction.arguments, strict=False))
+        names |= {"y": instruction.name, "dy": dy}
+        for position, argument in enumerate(instruction.arguments):
+            rule = _rule(instruction.operation, position)
+            if rule is None or not self._has_gradient(argument):
+                continue
+            term = self.builder.expression(rule, lambda text: names[text])
+            if self.forward.is_parameter(str(argument)):
+                self.totals.append(Total(str(argument), (self._vector(term, dy),)))
+            else:
+                self.terms.setdefault(str(argument), []).append(term)
+
+    def _has_gradient(self, argument: Argument) -> bool:
+        if not isinstance(argument, str) or argument == STEP_NUMBER:
+            return False
+        return self.forward.is_parameter(argument) or self.forward.sizes[argument] != ONE
+
+    def _vector(self, term: Argument, like: str) -> str:
+        """A total sums a named vector up; a term that is a number gets the size of `like`."""
+        if isinstance(term, str) and self.builder.size_of(term) != ONE:
+            return term
+        return self.builder.emit(
+            "same", (term,), self.builder.fresh(), self.builder.sizes[like]
+        )
+
+    def _values_needed(self) -> tuple[tuple[str, ...], list[Instruction]]:
+        """The forward values to keep, and the instructions that compute the others again.
+
+        What is cheap is computed again if that needs nothing more to be kept.
+        """
+        forward = self.forward.by_name
+        mine = {instruction.name for instruction in self.builder.instructions}
+        received = [prev for prev, _ in self.forward.carried]
+        needed = [
+            *(total.factors[-1] for total in self.totals),
+            *(name for instruction in self.builder.instructions for name in instruction.operands),
+        ]
+        needed = [name for name in dict.fromkeys(needed) if name in forward and name not in mine]
+        costly = {name for name in needed if not self._cheap(forward[name])}
+        again: set[str] = set()
+        kept: set[str] = set()
+        while needed:
+            name = needed.pop()
+            if name not in forward or name in again or name in kept:
+                continue
+            if self.recompute or self._sources(name, forward) <= costly - {name}:
+                again.add(name)
+                needed.extend(forward[name].operands)
+            else:
+                kept.add(name)
+        used = {name for i in self.builder.instructions for name in i.operands}
+        used |= {total.factors[-1] for total in self.totals}
+        used |= {name for other in again for name in forward[other].operands}
+        return (
+            tuple(name for name in [*forward, *received] if name in kept | (used & {*received})),
+            [instruction for name, instruction in forward.items() if name in again],
+        )
+
+    def _cheap(self, instruction: Instruction) -> bool:
+        number = self.forward.sizes[instruction.name] == ONE
+        return number or OPERATIONS[instruction.operation].cheap
+
+    def _sources(self, name: str, forward: dict[str, Instruction]) -> set[str]:
+        """The costly values that computing `name` again would start from."""
+        if name not in forward:
+            return set()
+        if not self._cheap(forward[name]):
+            return {name}
+        return set().union(*(self._sources(part, forward) for part in forward[name].operands))

@@ -1,0 +1,1 @@
+"""The language of equations: from text to checked equations with sizes. Imports nothing of ours."""

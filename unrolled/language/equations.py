@@ -1,0 +1,159 @@
+"""The equations of one step as data: what reading a cell's text gives."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ..errors import EquationError, SizeError
+from .expressions import Apply, Block, Expression, Number, Place, walk, written
+
+FamilyKind = Literal["matrix", "diagonal", "vector"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The text that equations were read from, for errors that point at their place."""
+
+    cell: str
+    lines: tuple[str, ...]
+
+    def pointing_at(self, place: Place, problem: str) -> str:
+        """The line at `place`, a caret below it, and the problem in words."""
+        where = f"cell '{self.cell}'" if self.cell else "a cell"
+        if not 0 < place.line <= len(self.lines):
+            return f"{where}: {problem}"
+        line = self.lines[place.line - 1]
+        indent = len(line) - len(line.lstrip())
+        carets = " " * (place.start - indent) + "^" * max(1, place.end - place.start)
+        return f"{where}, line {place.line}:\n    {line.strip()}\n    {carets}\n{problem}"
+
+    def equation_error(self, place: Place, problem: str) -> EquationError:
+        """An `EquationError` that points at `place`."""
+        return EquationError(self.pointing_at(place, problem))
+
+    def size_error(self, place: Place, problem: str) -> SizeError:
+        """A `SizeError` that points at `place`."""
+        return SizeError(self.pointing_at(place, problem))
+
+
+@dataclass(frozen=True)
+class Equation:
+    """`name = expression`."""
+
+    name: str
+    expression: Expression
+    place: Place = field(default=Place(0, 0, 0), compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.name} = {written(self.expression)}"
+
+
+@dataclass(frozen=True)
+class Equations:
+    """One step of a recurrence, checked, its equations sorted so that each uses earlier ones.
+
+    Attributes:
+        name: the cell's name.
+        doc: its docstring, or "".
+        inputs: names of what comes from outside at each step; the first is the input `x`.
+        remembered: the states whose value of the step before is used or declared.
+        states: names returned, in that order; the first is the output.
+        families: names of the families of parameters.
+        constants: named numbers and their values.
+        equations: one for each name, in an order in which they can be computed.
+        text: the text that they were read from; `read(text)` gives an equal value.
+    """
+
+    name: str
+    doc: str
+    inputs: tuple[str, ...]
+    remembered: tuple[str, ...]
+    states: tuple[str, ...]
+    families: tuple[str, ...]
+    constants: Mapping[str, float]
+    equations: tuple[Equation, ...]
+    written_order: tuple[str, ...]
+    source: Source = field(compare=False, repr=False)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.equations, tuple(self.constants.items())))
+
+    def expressions(self) -> Iterator[Expression]:
+        """Every expression and part of one, in the order in which they were written."""
+        by_name = {equation.name: equation for equation in self.equations}
+        for name in self.written_order:
+            yield from walk(by_name[name].expression)
+
+    @property
+    def blocks(self) -> dict[str, tuple[str, ...]]:
+        """Family → names of its blocks, in order of first appearance."""
+        found: dict[str, dict[str, None]] = {family: {} for family in self.families}
+        for part in self.expressions():
+            if isinstance(part, Block):
+                found[part.family][part.block] = None
+        return {family: tuple(names) for family, names in found.items()}
+
+    @property
+    def kinds(self) -> dict[str, FamilyKind]:
+        """Family → matrix (`W.i @ x`), diagonal (`P.i * c_prev`) or vector (`b.i`).
+
+        A diagonal is a vector whose every use is as a factor of a product unit by unit.
+        """
+        matrices = {block.family for block in self._left_of("matmul")}
+        uses = [part for part in self.expressions() if isinstance(part, Block)]
+        factors = self._left_of("mul") + self._right_of("mul")
+        kinds: dict[str, FamilyKind] = {}
+        for family in self.families:
+            used = sum(block.family == family for block in uses)
+            multiplied = sum(block.family == family for block in factors)
+            kinds[family] = "diagonal" if used and used == multiplied else "vector"
+            if family in matrices:
+                kinds[family] = "matrix"
+        return kinds
+
+    def _left_of(self, operation: str) -> list[Block]:
+        return self._argument_of(operation, 0)
+
+    def _right_of(self, operation: str) -> list[Block]:
+        return self._argument_of(operation, 1)
+
+    def _argument_of(self, operation: str, position: int) -> list[Block]:
+        found = []
+        for part in self.expressions():
+            if isinstance(part, Apply) and part.operation == operation:
+                argument = part.arguments[position]
+                if isinstance(argument, Block):
+                    found.append(argument)
+        return found
+
+    @property
+    def text(self) -> str:
+        """The equations in their language; reading it gives an equal value."""
+        prev = [f"{state}_prev" for state in self.remembered]
+        constants = [f"{name}={written(Number(value))}" for name, value in self.constants.items()]
+        keywords = [*self.families, *constants]
+        arguments = [*self.inputs, *prev, *(["*", *keywords] if keywords else [])]
+        by_name = {equation.name: equation for equation in self.equations}
+        doc = self.doc.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+        body = [
+            f"def {self.name}({', '.join(arguments)}):",
+            *(f'"""{doc}"""'.split("\n") if doc else []),
+            *(str(by_name[name]) for name in self.written_order),
+            f"return {', '.join(self.states)}",
+        ]
+        return "\n    ".join(body) + "\n"
+
+    def with_constants(self, values: Mapping[str, float]) -> "Equations":
+        """The same equations with other values for some constants.
+
+        Raises:
+            EquationError: if a name is not one of the constants.
+        """
+        for name in values:
+            if name not in self.constants:
+                known = ", ".join(self.constants) or "none"
+                raise EquationError(
+                    f"cell '{self.name}' has no constant '{name}'; its constants are: {known}."
+                )
+        return replace(self, constants={**self.constants, **values})
+

@@ -1,0 +1,213 @@
+"""When each instruction of a program runs: before the loop over time, in it, or after it.
+
+What does not depend on a state leaves the loop: a product with the input is one large product for
+all steps before it. So does what no later step needs: the products that give dx and the gradients
+of the weights run after it. What stays is put into as few stages as its data needs, each its
+products and then the work unit by unit. No stage knows a cell by name.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from .language.operations import PRODUCTS
+from .program import Instruction, Program, Total
+
+
+@dataclass(frozen=True)
+class Product:
+    """Blocks that are multiplied together, as one product.
+
+    Attributes:
+        blocks: the blocks, stacked along their rows.
+        operands: of `matmul` one vector, that all blocks are applied to; of `matmul_t` one for
+            each block, side by side.
+        results: of `matmul` one for each block, side by side; of `matmul_t` one, their sum.
+    """
+
+    operation: str
+    blocks: tuple[str, ...]
+    operands: tuple[str, ...]
+    results: tuple[str, ...]
+
+    def __str__(self) -> str:
+        mark = "ᵀ" if self.operation == "matmul_t" else ""
+        return (
+            f"{_side_by_side(self.results)} = {_side_by_side(self.blocks)}{mark} @ "
+            f"{_side_by_side(self.operands)}"
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Products, then the work unit by unit that needs nothing but them and earlier stages."""
+
+    products: tuple[Product, ...]
+    instructions: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Gradients of matrices that share a factor: one product over all steps, after the loop."""
+
+    blocks: tuple[str, ...]
+    vectors: tuple[str, ...]
+    operand: str
+
+    def __str__(self) -> str:
+        gradients = _side_by_side(f"d{block}" for block in self.blocks)
+        return f"{gradients} = Σ {_side_by_side(self.vectors)} ⊗ {self.operand}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A program sorted into what runs before, in, and after the loop over time.
+
+    Attributes:
+        before: stages that run once, on the rows of all steps.
+        loop: stages that run at every step.
+        after: stages that run once, on the rows of all steps.
+        outers: gradients of matrices.
+        sums: gradients of vectors of parameters.
+    """
+
+    program: Program
+    before: tuple[Stage, ...]
+    loop: tuple[Stage, ...]
+    after: tuple[Stage, ...]
+    outers: tuple[Outer, ...]
+    sums: tuple[Total, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self._listing())
+
+    def _listing(self) -> Iterator[str]:
+        yield f"schedule of {self.program.name}"
+        for title, stages in (
+            ("before the loop, for all steps at once", self.before),
+            (f"at each step, {len(self.loop)} stage{'s' * (len(self.loop) != 1)}", self.loop),
+            ("after the loop, for all steps at once", self.after),
+        ):
+            if stages or (title.startswith("after") and (self.outers or self.sums)):
+                yield f"  {title}"
+            for stage in stages:
+                yield from (f"    product   {product}" for product in stage.products)
+                if stage.instructions:
+                    names = (instruction.name for instruction in stage.instructions)
+                    named = [name for name in names if not name.startswith("_")]
+                    yield f"    per unit  {', '.join(named) or 'values without a name'}"
+        yield from (f"    product   {outer}" for outer in self.outers)
+        yield from (f"    sum       d{total.parameter} = Σ {total.factors[0]}" for total in
+                    self.sums)  # fmt: skip
+
+
+def schedule(program: Program) -> Schedule:
+    """Sort a program into what runs before, in and after the loop over time."""
+    by_name = program.by_name
+    received = {name for name, _ in program.carried}
+    depends = _reached_from(received, program.instructions)
+    feeds = _needed_for({name for _, name in program.carried}, by_name)
+    early = {i for i in program.instructions if _is_product(i) and i.name not in depends}
+    before = _needed_for({i.name for i in early}, by_name)
+    late = {
+        i.name
+        for i in program.instructions
+        if _is_product(i) and i.name in depends and i.name not in feeds
+    }
+    after = late | _reached_from(late, program.instructions)
+    place = [0 if i.name in before else 2 if i.name in after else 1 for i in program.instructions]
+    sections = [
+        _stages(
+            [i for i, where in zip(program.instructions, place, strict=True) if where == part],
+            depends,
+        )
+        for part in range(3)
+    ]
+    outers: dict[str, list[Total]] = {}
+    for total in program.totals:
+        if len(total.factors) == 2:
+            outers.setdefault(total.factors[1], []).append(total)
+    return Schedule(
+        program,
+        *sections,
+        outers=tuple(
+            Outer(
+                tuple(total.parameter for total in totals),
+                tuple(total.factors[0] for total in totals),
+                operand,
+            )
+            for operand, totals in outers.items()
+        ),
+        sums=tuple(total for total in program.totals if len(total.factors) == 1),
+    )
+
+
+def _stages(instructions: list[Instruction], depends: set[str]) -> tuple[Stage, ...]:
+    """Stages by data flow: a product begins the stage after the one that gives its operands."""
+    level: dict[str, int] = {}
+    for instruction in instructions:
+        above = max((level.get(operand, 0) for operand in instruction.operands), default=0)
+        level[instruction.name] = above + _is_product(instruction)
+    for instruction in reversed(instructions):
+        # What no state goes into waits for its first use, so that it need not be kept till then.
+        if instruction.name not in depends and not _is_product(instruction):
+            uses = [
+                level[user.name] - _is_product(user)
+                for user in instructions
+                if instruction.name in user.operands
+            ]
+            level[instruction.name] = min(uses, default=level[instruction.name])
+    stages = []
+    for number in sorted(set(level.values())):
+        here = [i for i in instructions if level[i.name] == number]
+        products = tuple(_grouped(i for i in here if _is_product(i)))
+        stages.append(Stage(products, tuple(i for i in here if not _is_product(i))))
+    return tuple(stages)
+
+
+def _grouped(instructions: Iterable[Instruction]) -> Iterator[Product]:
+    """Products of one stage that share their operand become one."""
+    shared: dict[str, list[Instruction]] = {}
+    for instruction in instructions:
+        if instruction.operation == "matmul":
+            shared.setdefault(instruction.operands[0], []).append(instruction)
+        else:
+            blocks = tuple(matrix for matrix, _ in instruction.pairs)
+            yield Product("matmul_t", blocks, instruction.operands, (instruction.name,))
+    for operand, together in shared.items():
+        yield Product(
+            "matmul",
+            tuple(i.pairs[0][0] for i in together),
+            (operand,),
+            tuple(i.name for i in together),
+        )
+
+
+def _is_product(instruction: Instruction) -> bool:
+    return instruction.operation in PRODUCTS
+
+
+def _reached_from(names: Iterable[str], instructions: Iterable[Instruction]) -> set[str]:
+    """The instructions that need one of `names`, directly or through others."""
+    start = set(names)
+    reached: set[str] = set()
+    for instruction in instructions:
+        if not (start | reached).isdisjoint(instruction.operands):
+            reached.add(instruction.name)
+    return reached
+
+
+def _needed_for(names: Iterable[str], by_name: dict[str, Instruction]) -> set[str]:
+    """The instructions that one of `names` needs, directly or through others; itself too."""
+    needed: set[str] = set()
+    open_names = [name for name in names if name in by_name]
+    while open_names:
+        name = open_names.pop()
+        if name not in needed:
+            needed.add(name)
+            open_names.extend(part for part in by_name[name].operands if part in by_name)
+    return needed
+
+
+def _side_by_side(names: Iterable[str]) -> str:
+    several = tuple(names)
+    return several[0] if len(several) == 1 else f"[{' '.join(several)}]"
