@@ -18,10 +18,7 @@ def _witten_bell_by_the_book(training: str, held_out: str, order: int) -> float:
             for end in range(len(history), len(training))
             if training[end - len(history) : end] == history
         )
-        if not history:
-            lower = 1 / len(alphabet)
-        else:
-            lower = probability(history[1:], character)
+        lower = probability(history[1:], character) if history else 1 / len(alphabet)
         if not following:
             return lower
         N, D = following.total(), len(following)

@@ -241,10 +241,10 @@ def test_the_average_follows_its_formula_and_is_lent_to_the_model() -> None:
     expected = model.weight.item()
     for step, value in enumerate([2.0, 4.0, -1.0] * 5):
         nn.init.constant_(model.weight, value)
-        average.update(model, step)
+        average.update(step)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
-    with average.used_in(model):
+    with average.in_use():
         assert model.weight.item() == pytest.approx(expected, rel=1e-5)
     assert model.weight.item() == -1
 
@@ -253,5 +253,5 @@ def test_no_averaging_is_the_model_itself() -> None:
     model = nn.Linear(2, 2)
     average = WeightAverage(model, 0.0)
     nn.init.normal_(model.weight)
-    average.update(model, 5)
+    average.update(5)
     assert torch.equal(average.weights["weight"], model.weight)

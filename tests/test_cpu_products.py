@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numba import njit
+from numba.core.errors import TypingError
 
 from unrolled.backends.cpu import products, vectors
 from unrolled.backends.cpu.products import fill, multiply, pack, packed_shape
@@ -77,8 +78,7 @@ def test_an_operand_may_be_wider_than_the_matrix():
     np.testing.assert_allclose(out, operand[:, :4] @ weights, rtol=0, atol=1e-13)
 
 
-def test_a_row_is_the_same_whatever_its_neighbours():
-    """Twice the same call gives the same bits."""
+def test_the_same_call_gives_the_same_bits():
     rng = np.random.default_rng(0)
     operand, packed = rng.standard_normal((7, 65)), pack(rng.standard_normal((65, 70)))
     first, second = np.empty((7, 70)), np.empty((7, 70))
@@ -114,3 +114,11 @@ def test_other_widths_of_vector(monkeypatch, width):
 def test_python_cannot_call_it():
     with pytest.raises(TypeError, match="for functions that Numba compiles"):
         multiply(np.ones((1, 1)), 0, 1, np.ones((1, 16)), np.ones((1, 1)), False)
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    operand, weights, out = np.ones((2, 4)), np.ones((4, 3)), np.ones((2, 3))
+    packed = pack(weights)
+    for wrong in (operand.astype(np.float32), np.ones((2, 8))[:, ::2]):
+        with pytest.raises(TypingError, match="C-contiguous matrices of one dtype; found"):
+            product(wrong, 0, 2, packed, out, False)

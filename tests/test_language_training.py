@@ -1,5 +1,6 @@
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from math import log, log2
 from pathlib import Path
 
@@ -13,7 +14,13 @@ from unrolled.data.text import TextError, builtin_text
 from unrolled.errors import InputError
 from unrolled.models.language_model import LanguageModel
 from unrolled.training.checkpoint import CheckpointError, RunFolder
-from unrolled.training.language import Evaluated, LanguageTrainer, StepDone, TrainingError, mean_loss
+from unrolled.training.language import (
+    Evaluated,
+    LanguageTrainer,
+    StepDone,
+    TrainingError,
+    mean_loss,
+)
 from unrolled.training.language_run import (
     LanguageRun,
     LanguageSettings,
@@ -30,7 +37,7 @@ SMALL = LanguageSettings(embedding=8, hidden=12, epochs=2, batch=4, window=16, d
 @pytest.fixture
 def file(tmp_path: Path) -> str:
     path = tmp_path / "text.txt"
-    path.write_text(builtin_text()[:6000])
+    path.write_text(builtin_text()[:3000])
     return str(path)
 
 
@@ -77,7 +84,7 @@ def _assert_same_run(first: RunFolder, second: RunFolder) -> None:
 def test_training_learns_more_than_how_often_each_character_comes(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text(builtin_text()[:40_000])
-    settings = replace(SMALL, hidden=48, epochs=3, batch=8, window=32, learning_rate=0.01)
+    settings = replace(SMALL, hidden=48, epochs=3, batch=8, window=16, learning_rate=0.01)
     folder = RunFolder(tmp_path / "run")
     trainer = _trainer(folder, str(path), settings)
     rows = [event for event in trainer.run() if isinstance(event, Evaluated)]
@@ -94,9 +101,10 @@ def test_training_learns_more_than_how_often_each_character_comes(tmp_path: Path
     assert mean_loss(model, tokens, len(text.training)) == pytest.approx(best, rel=1e-6)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("stop_at", [1, 37, 84])
+@pytest.mark.parametrize(
+    ("cell", "optimizer", "stop_at"),
+    [("lstm", "adam", 1), ("lstm", "adam", 20), ("gru", "adam", 42), ("gru", "sgd", 43)],
+)
 def test_a_stopped_run_goes_on_bit_for_bit(
     tmp_path: Path, file: str, cell: str, optimizer: str, stop_at: int
 ) -> None:
@@ -155,7 +163,7 @@ def test_the_state_is_carried_from_window_to_window(tmp_path: Path, file: str) -
     list(trainer.run())
     assert len(states) == trainer.streams.windows(16) > 5
     assert states[0][0] is None
-    for (_, left), (taken, _) in zip(states, states[1:], strict=False):
+    for (_, left), (taken, _) in pairwise(states):
         for one, other in zip(left, taken, strict=True):
             assert torch.equal(one, other)
             assert not other.requires_grad
@@ -174,9 +182,7 @@ def test_a_longer_budget_lets_a_finished_run_go_on(tmp_path: Path, file: str) ->
     assert [row["epoch"] for row in longer.history] == [1, 2, 3]
 
 
-def test_a_budget_of_minutes_is_kept_and_ends_with_an_evaluation(
-    tmp_path: Path, file: str
-) -> None:
+def test_a_budget_of_minutes_is_kept_and_ends_with_an_evaluation(tmp_path: Path, file: str) -> None:
     folder = RunFolder(tmp_path / "run")
     trainer = _trainer(folder, file, replace(SMALL, epochs=None, minutes=0.02))
     events = list(trainer.run())
@@ -204,9 +210,7 @@ def test_before_any_evaluation_the_last_checkpoint_serves(tmp_path: Path, file: 
     next(trainer.run())
     assert not folder.has("best")
     model, _ = load_language_model(folder)
-    assert torch.equal(
-        model.output.weight, folder.read("last")[0]["average.output.weight"]
-    )
+    assert torch.equal(model.output.weight, folder.read("last")[0]["average.output.weight"])
 
 
 def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_checkpoint(
@@ -214,10 +218,12 @@ def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_checkpoint(
 ) -> None:
     folder = RunFolder(tmp_path / "run")
     trainer = _trainer(folder, file)
+    events = trainer.run()
+    while next(events).step < 3:
+        pass
+    torch.nn.init.constant_(trainer.model.output.weight, float("nan"))
     with pytest.raises(TrainingError, match="lower --learning-rate"):
-        for event in trainer.run():
-            if event.step == 3:
-                torch.nn.init.constant_(trainer.model.output.weight, float("nan"))
+        next(events)
     assert folder.read("last")[1]["step"] == 0
     assert folder.read("last")[0]["model.output.weight"].isfinite().all()
 
@@ -307,9 +313,7 @@ def test_without_a_budget_it_is_two_minutes() -> None:
     assert LanguageSettings().training().budget == Budget(minutes=2)
 
 
-def test_a_run_resumes_with_its_own_text_cell_and_settings_only(
-    tmp_path: Path, file: str
-) -> None:
+def test_a_run_resumes_with_its_own_text_cell_and_settings_only(tmp_path: Path, file: str) -> None:
     folder = RunFolder(tmp_path / "run")
     list(_trainer(folder, file).run())
     with pytest.raises(CheckpointError, match=r"begun with --hidden 12, not 13; leave --hidden"):
@@ -342,7 +346,7 @@ def test_a_run_folder_alone_rebuilds_the_model(
     assert run.cell.name == cell
     assert not model.training
     tokens = run.vocabulary.encode("the expression")[:, None]
-    with trainer.average.used_in(trainer.model), torch.no_grad():
+    with trainer.average.in_use(), torch.no_grad():
         trainer.model.eval()
         expected, _ = trainer.model(torch.from_numpy(tokens))
         assert torch.equal(model(torch.from_numpy(tokens))[0], expected)
@@ -356,9 +360,7 @@ def test_another_tasks_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["cell", "vocabulary", "settings", "text"])
-def test_a_configuration_that_lacks_a_part_is_refused(
-    tmp_path: Path, file: str, part: str
-) -> None:
+def test_a_configuration_that_lacks_a_part_is_refused(tmp_path: Path, file: str, part: str) -> None:
     folder = RunFolder(tmp_path / "run")
     next(_trainer(folder, file).run())
     config = folder.read_config()

@@ -88,9 +88,7 @@ def test_top_p_acts_on_what_top_k_has_left() -> None:
         ({"top_p": 1.1}, "top-p"),
     ],
 )
-def test_settings_outside_their_range_are_errors(
-    settings: dict[str, float], message: str
-) -> None:
+def test_settings_outside_their_range_are_errors(settings: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         next_token_probabilities(LOGITS, **settings)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=message):
@@ -132,9 +130,7 @@ def test_a_generator_of_its_own_leaves_the_global_one_alone() -> None:
 
 def test_excluded_tokens_are_never_drawn() -> None:
     generator = torch.Generator().manual_seed(1)
-    drawn = set(
-        sample(_model(), [1], 300, temperature=30.0, generator=generator, exclude=[0, 5])
-    )
+    drawn = set(sample(_model(), [1], 300, temperature=30.0, generator=generator, exclude=[0, 5]))
     assert drawn == set(range(11)) - {0, 5}
 
 

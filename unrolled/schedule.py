@@ -9,7 +9,7 @@ products and then the work unit by unit. No stage knows a cell by name.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .language.operations import PRODUCTS
+from .language.operations import OPERATIONS, PRODUCTS
 from .program import Instruction, Program, Total
 
 
@@ -31,10 +31,9 @@ class Product:
 
     def __str__(self) -> str:
         mark = "ᵀ" if self.operation == "matmul_t" else ""
-        return (
-            f"{_side_by_side(self.results)} = {_side_by_side(self.blocks)}{mark} @ "
-            f"{_side_by_side(self.operands)}"
-        )
+        product = f"{_side_by_side(self.blocks)}{mark} @ {_side_by_side(self.operands)}"
+        named = not any(result.startswith("_") for result in self.results)
+        return f"{_side_by_side(self.results)} = {product}" if named else product
 
 
 @dataclass(frozen=True)
@@ -114,21 +113,33 @@ def schedule(program: Program) -> Schedule:
         if _is_product(i) and i.name in depends and i.name not in feeds
     }
     after = late | _reached_from(late, program.instructions)
+    uses = program.uses()
+    for instruction in reversed(program.instructions):
+        # What no state goes into and nothing but the part after the loop needs belongs there.
+        users = [user.name for user in uses.get(instruction.name, ())]
+        free = instruction.name not in depends | before | program.wanted
+        if free and users and after.issuperset(users):
+            after.add(instruction.name)
     place = [0 if i.name in before else 2 if i.name in after else 1 for i in program.instructions]
-    sections = [
-        _stages(
-            [i for i, where in zip(program.instructions, place, strict=True) if where == part],
-            depends,
+    before_stages, loop_stages, after_stages = (
+        _with_comparisons(
+            _stages(
+                [i for i, where in zip(program.instructions, place, strict=True) if where == part],
+                depends,
+            ),
+            program,
         )
         for part in range(3)
-    ]
+    )
     outers: dict[str, list[Total]] = {}
     for total in program.totals:
         if len(total.factors) == 2:
             outers.setdefault(total.factors[1], []).append(total)
     return Schedule(
         program,
-        *sections,
+        before_stages,
+        loop_stages,
+        after_stages,
         outers=tuple(
             Outer(
                 tuple(total.parameter for total in totals),
@@ -162,6 +173,30 @@ def _stages(instructions: list[Instruction], depends: set[str]) -> tuple[Stage, 
         products = tuple(_grouped(i for i in here if _is_product(i)))
         stages.append(Stage(products, tuple(i for i in here if not _is_product(i))))
     return tuple(stages)
+
+
+def _with_comparisons(stages: tuple[Stage, ...], program: Program) -> tuple[Stage, ...]:
+    """Compare again in every stage that chooses: a truth value is never kept in an array."""
+    truths = {
+        name: instruction
+        for name, instruction in program.by_name.items()
+        if OPERATIONS[instruction.operation].truth
+    }
+    completed = []
+    for stage in stages:
+        work = [i for i in stage.instructions if i.name not in truths]
+        compared: list[Instruction] = []
+        for instruction in work:
+            for operand in instruction.operands:
+                if operand in truths and truths[operand] not in compared:
+                    compared.append(truths[operand])
+        completed.append(Stage(stage.products, tuple(_in_order([*compared, *work], program))))
+    return tuple(stage for stage in completed if stage.products or stage.instructions)
+
+
+def _in_order(instructions: list[Instruction], program: Program) -> list[Instruction]:
+    names = [*program.by_name]
+    return sorted(instructions, key=lambda instruction: names.index(instruction.name))
 
 
 def _grouped(instructions: Iterable[Instruction]) -> Iterator[Product]:

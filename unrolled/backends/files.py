@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -18,7 +19,7 @@ def cache_folder() -> Path:
     """Where kernels are kept.
 
     The environment variable UNROLLED_CACHE names it; else it is `unrolled` in the user's cache
-    folder; else, where that cannot be written, a folder for temporary files.
+    folder; else, where that cannot be written, a temporary folder of this process.
     """
     if chosen := os.environ.get("UNROLLED_CACHE"):
         return Path(chosen)
@@ -29,8 +30,13 @@ def cache_folder() -> Path:
         usable = os.access(folder, os.W_OK)
     except OSError:
         usable = False
-    # Only this user may write there: what lies in the folder is run.
-    return folder if usable else Path(tempfile.gettempdir()) / f"unrolled-{os.getuid()}"
+    return folder if usable else _folder_of_this_process()
+
+
+@cache
+def _folder_of_this_process() -> Path:
+    # What lies in the folder is run, so nobody else may have made it.
+    return Path(tempfile.mkdtemp(prefix="unrolled-"))
 
 
 def write(name: str, text: str, depends_on: Iterable[str]) -> Path:
@@ -58,7 +64,8 @@ def load(path: Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

@@ -14,7 +14,6 @@ from ..program import STEP_NUMBER, Argument, Instruction, Program
 from .blocks import split_blocks, stack_blocks
 from .steps import Array, Result, Steps
 
-
 # Operation → what it does. The two products stand in `_product`.
 OPERATIONS: dict[str, Callable[..., Array]] = {
     "same": lambda a: a,

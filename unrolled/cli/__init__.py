@@ -21,10 +21,11 @@ def main() -> None:
     except UnrolledError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        if error.name not in _NEEDS_EXTRA:
+        package = (error.name or "").partition(".")[0]
+        if package not in _NEEDS_EXTRA:
             raise
         _fail(
-            f"The command line needs {error.name}, which is not installed; "
+            f"The command line needs {package}, which is not installed; "
             'run: pip install "unrolled[train]"'
         )
 
@@ -33,7 +34,7 @@ def _app() -> "typer.Typer":
     """The application with all its commands."""
     import typer
 
-    from unrolled.cli import sample, train
+    from unrolled.cli import cells, sample, show, train
 
     app = typer.Typer(
         help="Recurrent sequence models in which a cell is its equations.",
@@ -43,6 +44,8 @@ def _app() -> "typer.Typer":
     )
     app.add_typer(train.app, name="train")
     app.command("sample")(sample.sample)
+    app.command("cells")(cells.cells)
+    app.command("show")(show.show)
     return app
 
 

@@ -157,7 +157,7 @@ def _short_sample(trainer: LanguageTrainer, vocabulary: Vocabulary) -> str:
     # A generator of its own: a sample must not change what training draws.
     generator = torch.Generator().manual_seed(trainer.progress.step)
     length = _SAMPLE_LENGTH[vocabulary.level]
-    with trainer.average.used_in(trainer.model):
+    with trainer.average.in_use():
         tokens = sample(
             trainer.model,
             _beginning(vocabulary),

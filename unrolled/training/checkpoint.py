@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -135,9 +135,9 @@ class RunFolder:
         if not file.exists():
             raise CheckpointError(f"The run in {self.path} has no checkpoint {file.name}.")
         try:
-            with safe_open(file, framework="pt") as opened:
-                metadata = opened.metadata() or {}
-                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+            # Read in one go: a run that is still training may replace the file at any moment.
+            content = file.read_bytes()
+            tensors, metadata = load(content), _metadata(content)
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(
                 f"{file} is damaged or no checkpoint; it cannot be read ({error})."
@@ -223,6 +223,13 @@ def below_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in tensors.items()
         if name.startswith(start)
     }
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file: it begins with its header's length, then the header."""
+    length = int.from_bytes(content[:8], "little")
+    metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return metadata
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

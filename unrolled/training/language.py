@@ -217,7 +217,7 @@ class LanguageTrainer:
         loss = self._learn(inputs, targets)
         smoothing = min(0.98, progress.step / (progress.step + 1))
         progress.loss = smoothing * progress.loss + (1 - smoothing) * loss
-        self.average.update(self.model, progress.step)
+        self.average.update(progress.step)
         progress.step += 1
         progress.position += settings.window
         if progress.position >= self.streams.length:
@@ -246,7 +246,7 @@ class LanguageTrainer:
     def _evaluate(self) -> Evaluated:
         progress = self.progress
         began = time.perf_counter()
-        with self.average.used_in(self.model):
+        with self.average.in_use():
             held_out = mean_loss(self.model, self._text, self._held_out_from)
         best = progress.best is None or held_out < progress.best
         progress.seconds = self._now()
@@ -315,7 +315,8 @@ class LanguageTrainer:
     def _restore(self) -> None:
         tensors, facts = self.folder.read("last")
         load_model_tensors(self.model, below_prefix("model", tensors))
-        self.average.weights = below_prefix("average", tensors)
+        for name, weight in below_prefix("average", tensors).items():
+            self.average.weights[name].copy_(weight)
         load_optimizer_tensors(self.optimizer, below_prefix("optimizer", tensors))
         state = below_prefix("state", tensors)
         parts = tuple(state[str(number)] for number in range(len(state)))

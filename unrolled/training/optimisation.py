@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from unrolled.errors import InputError
@@ -33,7 +33,7 @@ def make_optimizer(name: str, model: nn.Module, weight_decay: float = 0.0) -> Op
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if name == "adam":
-        return AdamW(groups, betas=_BETAS)
+        return AdamW(groups, betas=_BETAS, fused=True)
     if name == "sgd":
         return SGD(groups, momentum=_MOMENTUM)
     raise InputError(f"There is no optimiser {name!r}; choose one of {', '.join(OPTIMIZERS)}.")
@@ -62,31 +62,28 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         if not 0 <= decay < 1:
             raise InputError(f"The averaging must be at least 0 and below 1, not {decay}.")
-        self.decay = decay
-        self.weights: dict[str, Tensor] = {
-            name: weight.detach().clone() for name, weight in model.named_parameters()
-        }
+        self._decay = decay
+        self._own = dict(model.named_parameters())
+        self.weights = {name: weight.detach().clone() for name, weight in self._own.items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Takes the weights in after a step, counted from 0."""
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
-        parameters = dict(model.named_parameters())
-        averages = list(self.weights.values())
-        torch._foreach_lerp_(averages, [parameters[name] for name in self.weights], share)
+    def update(self, step: int) -> None:
+        """Takes the model's weights in after a step, counted from 0."""
+        share = 1 - min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.weights.values()), list(self._own.values()), share)
 
     @contextmanager
-    def used_in(self, model: nn.Module) -> Iterator[None]:
+    def in_use(self) -> Iterator[None]:
         """Within the block, the model has the averaged weights."""
-        self._exchange(model)
+        self._exchange()
         try:
             yield
         finally:
-            self._exchange(model)
+            self._exchange()
 
     @torch.no_grad()
-    def _exchange(self, model: nn.Module) -> None:
-        for name, weight in model.named_parameters():
+    def _exchange(self) -> None:
+        for name, weight in self._own.items():
             held = weight.clone()
             weight.copy_(self.weights[name])
             self.weights[name].copy_(held)

@@ -126,7 +126,7 @@ class Layout:
     # building it up
 
     def _add(self, wish: str, values: tuple[str, ...], steps: bool) -> str:
-        wish = wish.replace(".", "_") + ("_steps" if steps else "")
+        wish = wish.replace(".", "_") + ("_steps" if steps else "_rows")
         name, number = wish, 1
         while name in self.slabs:
             number += 1
@@ -140,7 +140,7 @@ class Layout:
             wish = group[0] if len(group) == 1 else ("kept" if number == 1 else "inputs")
             self.inputs.append(self._add(wish, group, steps=True))
         for received, _ in program.carried:
-            self.states[received] = self._add(f"{received}_state", (received,), steps=False)
+            self.states[received] = self._add(received, (received,), steps=False)
         for group in program.outputs:
             wish = group[0] if len(group) == 1 else "kept"
             self.outputs.append(self._add(wish, group, steps=True))
@@ -194,7 +194,7 @@ class Layout:
             value = total.factors[0]
             if self.find((value,), steps=True) is None:
                 if value in in_loop:
-                    self.row_sums[total] = f"d{total.parameter}_rows".replace(".", "_")
+                    self.row_sums[total] = f"d{total.parameter}_sums".replace(".", "_")
                 else:
                     self._need_steps((value,))
 
@@ -213,9 +213,10 @@ class Layout:
                 made |= dict.fromkeys(product.results, (LOOP, 0))
         for section, stages in enumerate(self.sections):
             for number, stage in enumerate(stages):
+                here = {instruction.name for instruction in stage.instructions}
                 for instruction in stage.instructions:
                     for value in instruction.operands:
-                        if value not in made or sizes.get(value) == ONE:
+                        if value not in made or value in here or sizes.get(value) == ONE:
                             continue
                         if made[value][0] != section:
                             self._need_steps((value,))

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit
-from numba.core import types
+from numba.core import errors, types
+from numba.core.imputils import lower_builtin
+from numba.core.types.misc import VarArg, unliteral
 from numba.core.typing import signature
-from numba.extending import overload
+from numba.core.typing.templates import AbstractTemplate, infer_global
 from numpy.typing import NDArray
 
 from .emission import Value, filled, spread
@@ -106,7 +108,14 @@ def _compiled_tile(tile: _Tile) -> Callable[..., None]:
         raise only_compiled("a tile")
 
     def result(operand: Any, row: Any, packed: Any, panel: Any, out: Any, accumulate: Any) -> Any:
-        index = types.intp
+        index, arrays = types.intp, (operand, packed, out)
+        if any(array.ndim != 2 or array.layout != "C" for array in arrays) or (
+            len({array.dtype for array in arrays}) > 1
+        ):
+            raise errors.TypingError(
+                "multiply takes C-contiguous matrices of one dtype; "
+                f"found {', '.join(map(str, arrays))}"
+            )
         return signature(types.none, operand, index, packed, index, out, types.boolean)
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
@@ -289,18 +298,6 @@ def multiply(operand: Any, first: Any, rows: Any, packed: Any, out: Any, accumul
     raise only_compiled("multiply")
 
 
-def _general(operand, first, rows, packed, out, accumulate):  # type: ignore[no-untyped-def]
-    """Forget that arguments are constants: `_product` is compiled once for a dtype."""
-
-    def call(operand, first, rows, packed, out, accumulate):  # type: ignore[no-untyped-def]
-        _product(operand, first, rows, packed, out, accumulate)
-
-    return call
-
-
-overload(multiply)(_general)
-
-
 @njit(nogil=True, error_model="numpy", fastmath={"contract"})
 def _product(operand, first, rows, packed, out, accumulate):  # type: ignore[no-untyped-def]
     panels = packed.shape[0]
@@ -337,3 +334,28 @@ def _product(operand, first, rows, packed, out, accumulate):  # type: ignore[no-
                     _three(operand, row, packed, panel, out, accumulate)
                 row += size
                 blocks -= 1
+
+
+class _Multiply(AbstractTemplate):  # type: ignore[misc]
+    """A call of `_product` whose arguments are no constants, so one serves all calls of a dtype."""
+
+    key = multiply
+
+    def generic(self, args: Any, kws: Any) -> Any:
+        if kws:
+            return None
+        product = self.context.resolve_value_type(_product)
+        arguments = tuple(unliteral(argument) for argument in args)
+        found = self.context.resolve_function_type(product, arguments, {})
+        return signature(found.return_type, *found.args)
+
+
+def _call_product(context: Any, builder: Any, sig: Any, arguments: Sequence[Any]) -> Any:
+    product = context.typing_context.resolve_value_type(_product)
+    call = context.get_function(product, sig)
+    context.add_linking_libs(call.libs)
+    return call(builder, arguments)
+
+
+infer_global(multiply, types.Function(_Multiply))
+lower_builtin(multiply, VarArg(types.Any))(_call_product)

@@ -3,6 +3,8 @@
 The work unit by unit is written twice, for whole vectors of units and for the rest of them.
 """
 
+import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -39,31 +41,20 @@ OPERATIONS: dict[str, str] = {
     "softplus": "softplus({0})",
 }
 
-IMPORTS = """\
-import numpy as np
-from numba import njit
-
-from unrolled.backends.cpu.functions import exp, log, power, relu, sigmoid, softplus, tanh
-from unrolled.backends.cpu.products import multiply
-from unrolled.backends.cpu.vectors import (
-    absolute,
-    load,
-    load_part,
-    maximum,
-    minimum,
-    splat,
-    square_root,
-    store,
-    store_part,
-    where,
-)
-"""
+# Module of the backend → what a kernel may take from it.
+_OFFERED = {
+    "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
+    "products": ("multiply",),
+    "vectors": (
+        *("absolute", "load", "load_part", "maximum", "minimum", "splat", "square_root"),
+        *("store", "store_part", "where"),
+    ),
+}
 
 _TAKEN = {
-    *("active", "base", "first", "j", "k", "last", "length", "lengths", "np", "njit"),
-    *("offset", "r", "real", "reverse", "row", "rows", "s", "tail", "LANES"),
-    *("absolute", "load", "load_part", "maximum", "minimum", "multiply", "power", "splat"),
-    *("square_root", "store", "store_part", "min", "range"),
+    *("active", "at", "base", "first", "j", "k", "last", "lengths", "min", "njit", "np"),
+    *("offset", "range", "real", "reverse", "row", "rows", "step", "tail", "LANES"),
+    *(name for names in _OFFERED.values() for name in names),
 }
 
 STEPS = ("first", "last", "reverse", "active", "offset", "lengths")
@@ -89,9 +80,13 @@ class FunctionText:
 
     def lines(self) -> Iterator[str]:
         """The function's definition."""
-        arguments = ", ".join((*STEPS, *self.arguments))
         yield "@njit(**OPTIONS)"
-        yield f"def {self.function}({arguments}):"
+        yield f"def {self.function}("
+        for group in (STEPS, self.letters, self.arrays):
+            yield from textwrap.wrap(
+                ", ".join(group) + ",", 96, initial_indent="    ", subsequent_indent="    "
+            )
+        yield "):"
         yield from self._indented(1, self._loop())
 
     def _loop(self) -> Iterator[str]:
@@ -99,11 +94,11 @@ class FunctionText:
         first, last = "k", "active.size - 1 - k"
         onwards, back = (last, first) if self.program.adjoint else (first, last)
         yield "for k in range(active.size):"
-        yield f"    s = {back} if reverse else {onwards}"
-        yield "    rows = min(active[s], last) - first"
+        yield f"    step = {back} if reverse else {onwards}"
+        yield "    rows = min(active[step], last) - first"
         yield "    if rows <= 0:"
         yield "        continue"
-        yield "    base = offset[s]"
+        yield "    base = offset[step]"
         yield from self._indented(1, self.body)
         if self.section == LOOP:
             yield from self._indented(1, self._commits())
@@ -141,8 +136,8 @@ class FunctionText:
         scalars = list(self._scalars(segment))
         whole = list(self._units(segment, whole=True))
         rest = list(self._units(segment, whole=False))
-        yield "for r in range(first, first + rows):"
-        yield "    row = base + r"
+        yield "for row in range(first, first + rows):"
+        yield "    at = base + row"
         yield from self._indented(1, scalars)
         yield f"    tail = {size} % LANES"
         yield f"    for j in range(0, {size} - tail, LANES):"
@@ -161,7 +156,7 @@ class FunctionText:
                 open_names.extend(self.layout.scalars[name].operands)
             needed.add(name)
         if STEP_NUMBER in needed:
-            yield f"{STEP_NUMBER} = real(lengths[r] - s if reverse else s + 1)"
+            yield f"{STEP_NUMBER} = real(lengths[row] - step if reverse else step + 1)"
         for name, instruction in self.layout.scalars.items():
             if name in needed:
                 yield f"{self._name(name)} = {self._written(instruction)}"
@@ -195,8 +190,8 @@ class FunctionText:
             for total, rows in self.layout.row_sums.items():
                 if total.factors[0] == value:
                     self._array(rows)
-                    so_far = self._call("load", rows, "r", "j", whole)
-                    yield self._call("store", rows, "r", "j", whole, f"{so_far} + {name}")
+                    so_far = self._call("load", rows, "row", "j", whole)
+                    yield self._call("store", rows, "row", "j", whole, f"{so_far} + {name}")
 
     def _commits(self) -> Iterator[str]:
         for received, buffer in self.layout.pending.items():
@@ -216,7 +211,7 @@ class FunctionText:
             name in _TAKEN
             or name in self.layout.slabs
             or name in self.program.families
-            or name.endswith(("_size", "_rows", "_value"))
+            or name.endswith(("_size", "_sums", "_value"))
             or name.startswith("packed_")
             or (not block and any(name == other.replace(".", "_") for other in self.program.shapes))
         )
@@ -272,14 +267,24 @@ class FunctionText:
         return f"{verb}{'' if whole else '_part'}({', '.join([array, row, column, *rest])})"
 
     def _row(self, slab: str) -> str:
-        return "row" if self.layout.slabs[slab].steps else "r"
+        return "at" if self.layout.slabs[slab].steps else "row"
 
     @staticmethod
     def _indented(depth: int, lines: Iterable[str]) -> Iterator[str]:
         return ("    " * depth + line for line in lines)
 
 
+def imports(lines: Iterable[str]) -> Iterator[str]:
+    """The imports that the text of a kernel's functions needs."""
+    used = set(re.findall(r"[a-z_]+(?=\()", "\n".join(lines)))
+    yield "import numpy as np"
+    yield "from numba import njit"
+    yield ""
+    for module, offered in _OFFERED.items():
+        if names := [name for name in offered if name in used]:
+            yield f"from unrolled.backends.cpu.{module} import {', '.join(names)}"
+
+
 def loop_products(layout: Layout) -> list[Product]:
     """The products of the loop, in order; `packed_0`, `packed_1` … are their matrices."""
     return [product for stage in layout.schedule.loop for product in stage.products]
-

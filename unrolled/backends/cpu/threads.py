@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 _pool: ThreadPoolExecutor | None = None
@@ -20,8 +21,7 @@ def run_in_rows(threads: int, batch: int, work: Callable[[int, int], Any]) -> No
         return
     ends = [batch * part // parts for part in range(parts + 1)]
     waiting: list[Future[Any]] = [
-        _threads().submit(work, first, last)
-        for first, last in zip(ends[1:-1], ends[2:], strict=True)
+        _threads().submit(work, first, last) for first, last in pairwise(ends[1:])
     ]
     work(0, ends[1])
     for part in waiting:

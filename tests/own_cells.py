@@ -1,0 +1,67 @@
+"""Cells that are in no catalogue, each for something that a schedule or a kernel must master."""
+
+from unrolled import Cell
+
+OWN_CELLS = {
+    cell.name: cell
+    for cell in map(
+        Cell.parse,
+        [
+            # states that change places: neither can be overwritten before the other is read
+            """def swap(x, h_prev, c_prev, *, W):
+                h = c_prev * 0.9
+                c = tanh(W.c @ x) + 0.5 * h_prev
+                return h, c""",
+            # the old state is needed in a later stage than the one that makes the new one
+            """def late(x, h_prev, c_prev, *, W, U, V, b):
+                h = tanh(W.h @ x + U.h @ h_prev + b.h)
+                c = sigmoid(V.c @ (h * c_prev)) * h_prev + c_prev / 2
+                return h, c""",
+            # products of the input behind each other leave the loop, and so do their gradients
+            """def deep_input(x, h_prev, *, A, B, W, U, a, b):
+                e = tanh(A.e @ x + a.e)
+                k = relu(B.k @ e)
+                h = tanh(W.h @ (e * k) + U.h @ h_prev + b.h)
+                return h""",
+            # three stages, diagonals, exp and division, a bottleneck with a size of its own
+            """def stages(x, h_prev, c_prev, *, W, U, A, B, P, b):
+                s = exp(-abs(P.s * c_prev)) / (1 + x_part ** 2)
+                x_part = W.x @ x
+                u = tanh(A.u @ (s * h_prev) + b.u)
+                v = sigmoid(B.v @ u + U.v @ h_prev)
+                c = v * c_prev + (1 - v) * softplus(x_part + b.c)
+                h = minimum(c, 2) * where(v > 0.5, v, v ** 2) - P.h * h_prev
+                return h, c""",
+            # no product in the loop at all
+            """def elementwise(x, h_prev, *, W, P, b):
+                f = sigmoid(W.f @ x + b.f)
+                h = f * h_prev + (1 - f) * (W.h @ x) + tanh(P.h * h_prev)
+                return h""",
+            # the number of the step, and numbers that follow from it
+            """def clock(x, h_prev, *, W, U, rate=0.3):
+                phase = rate * t
+                k = exp(-phase) + sqrt(t) / 10
+                h = k * tanh(W.h @ x + U.h @ h_prev) + h_prev * maximum(0.1, 1 - phase)
+                return h""",
+            # an output that is no state, input and state of one size
+            """def output(x, c_prev, *, W, b):
+                f = sigmoid(W.f @ x + b.f)
+                c = f * c_prev + (1 - f) * x
+                y = sqrt(abs(c) + 1) * log(2 + f) + x
+                return y, c""",
+            # states of two sizes, each feeding the other
+            """def two_sizes(x, h_prev, c_prev, *, W, U, V, Q, b):
+                c = tanh(W.c @ x + V.c @ h_prev + Q.c @ c_prev + b.c)
+                h = relu(U.h @ c + U.g @ (c * c)) + 0.5 * h_prev
+                return h, c""",
+            # names that a kernel uses itself
+            """def names(x, h_prev, *, W, U, b):
+                row = sigmoid(W.row @ x + U.row @ h_prev + b.row)
+                b_row = row * 2
+                H_size = b_row - row
+                j = tanh(W.j @ x) * H_size
+                h = j + h_prev * 0.5
+                return h""",
+        ],
+    )
+}

@@ -1,0 +1,235 @@
+"""The CPU kernels against the reference, which is the truth."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from own_cells import OWN_CELLS
+from passes import Case, assert_close
+
+from unrolled import cells
+from unrolled.backends import cpu, files, reference
+from unrolled.backends.cpu.text import OPERATIONS
+from unrolled.backends.steps import Steps
+
+TOLERANCE = {"float64": 1e-11, "float32": 2e-5}
+ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
+every_cell = pytest.mark.parametrize("cell", ALL_CELLS.values(), ids=ALL_CELLS.keys())
+RAGGED = Steps(np.array([8, 8, 6, 3, 3, 1, 1]), 9)  # the ninth row has no step at all
+
+
+def sizes_for(cell, hidden_size):
+    return (hidden_size if cell.name == "output" else 5), hidden_size
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_both_passes_equal_the_reference(cell, dtype):
+    for steps, hidden_size in (
+        (Steps.dense(6, 3), 33),
+        (Steps.dense(1, 1), 1),
+        (Steps.dense(4, 13), 16),
+        (RAGGED, 17),
+    ):
+        case = Case.draw(cell, steps, *sizes_for(cell, hidden_size))
+        expected = case.both_passes(reference.run)
+        for reverse in (False, True):
+            expected = case.both_passes(reference.run, reverse=reverse)
+            found = case.both_passes(cpu.run, dtype, reverse=reverse)
+            assert_close(found, expected, TOLERANCE[dtype])
+            assert all(array.dtype == dtype for array in found.values())
+
+
+@every_cell
+def test_recomputing_gives_the_same(cell):
+    case = Case.draw(cell, RAGGED, *sizes_for(cell, 9))
+    expected = case.both_passes(reference.run)
+    assert_close(case.both_passes(cpu.run, recompute=True), expected, TOLERANCE["float64"])
+
+
+def test_sizes_of_their_own():
+    sizes = {"h": 3, "c": 18}
+    case = Case.draw(cells.projected_lstm, Steps.dense(5, 4), 7, sizes)
+    assert_close(case.both_passes(cpu.run), case.both_passes(reference.run), 1e-12)
+    case = Case.draw(OWN_CELLS["two_sizes"], Steps.dense(5, 4), 7, {"h": 34, "c": 5})
+    assert_close(case.both_passes(cpu.run), case.both_passes(reference.run), 1e-12)
+
+
+def test_a_sequence_without_steps_hands_the_states_on():
+    case = Case.draw(cells.lstm, Steps.dense(0, 3), 4, 5)
+    found = case.both_passes(cpu.run)
+    assert_close(found, case.both_passes(reference.run), 0)
+    np.testing.assert_array_equal(found["last h"], case.states[0])
+    np.testing.assert_array_equal(found["dc_0"], case.dstates[1])
+
+
+def test_the_same_threads_give_the_same_bits():
+    case = Case.draw(cells.gru, Steps.dense(9, 7), 5, 20)
+    expected = case.both_passes(reference.run)
+    for threads in (1, 2, 3, 16):
+        once = case.both_passes(cpu.run, "float32", threads=threads)
+        assert_close(once, expected, TOLERANCE["float32"])
+        for name, array in case.both_passes(cpu.run, "float32", threads=threads).items():
+            np.testing.assert_array_equal(array, once[name], err_msg=name)
+
+
+def test_two_threads_of_the_user_at_once():
+    case = Case.draw(cells.lstm, Steps.dense(30, 8), 5, 20)
+    expected = case.both_passes(cpu.run)
+    wrong = []
+
+    def work():
+        for _ in range(10):
+            found = case.both_passes(cpu.run, threads=2)
+            if any((found[name] != array).any() for name, array in expected.items()):
+                wrong.append(found)
+
+    users = [threading.Thread(target=work) for _ in range(3)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert not wrong
+
+
+def test_extreme_inputs_stay_finite():
+    for cell in (cells.lstm, cells.gru, cells.gru_original, cells.simple):
+        case = Case.draw(cell, Steps.dense(4, 3), 5, 9)
+        case.x[:] = np.where(case.x > 0, 1e4, -1e4)
+        expected = case.both_passes(reference.run)
+        assert_close(case.both_passes(cpu.run), expected, TOLERANCE["float64"])
+        # In float32 a pre-activation of 1e4 is known to 1e-3, and so is what follows from it.
+        found = case.both_passes(cpu.run, "float32")
+        assert all(np.isfinite(array).all() for array in found.values())
+        np.testing.assert_allclose(found["y"], expected["y"], atol=1e-2)
+
+
+def test_only_what_is_wanted_is_summed_up():
+    case = Case.draw(cells.lstm, Steps.dense(4, 3), 5, 9)
+    everything = case.both_passes(cpu.run)
+    adjoint = cells.lstm.backward
+    _, kept = cpu.run(
+        cells.lstm.forward.with_outputs(("h",), adjoint.inputs[1]),
+        case.sizes,
+        [case.x],
+        case.states,
+        case.parameters,
+        case.steps,
+    ).outputs
+    some = cpu.run(
+        adjoint,
+        case.sizes,
+        [case.x, kept, case.dy],
+        case.dstates,
+        case.parameters,
+        case.steps,
+        wanted=frozenset({"U"}),
+    )
+    assert some.totals.keys() == {"U"}
+    np.testing.assert_array_equal(some.totals["U"], everything["dU"])
+
+
+def test_the_matrix_product_outside_the_loop_can_be_given():
+    calls = []
+
+    def matmul(a, b, out):
+        calls.append((a.shape, b.shape))
+        np.matmul(a, b, out=out)
+
+    case = Case.draw(cells.lstm, Steps.dense(4, 3), 5, 9)
+    cpu.run(
+        cells.lstm.forward,
+        case.sizes,
+        [case.x],
+        case.states,
+        case.parameters,
+        case.steps,
+        matmul=matmul,
+    )
+    assert calls == [((12, 5), (5, 36))]  # one product for all steps, and none in the loop
+
+
+def test_the_kernel_writes_every_operation():
+    assert OPERATIONS.keys() == reference.OPERATIONS.keys()
+
+
+def test_a_kernel_is_a_file_that_begins_with_what_it_computes(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path))
+    kernel = cpu.Kernel(cells.lstm.forward, "float32")
+    text = kernel.path.read_text(encoding="utf-8")
+    assert kernel.path.parent == tmp_path
+    assert text.startswith('"""lstm, float32: generated by Unrolled')
+    assert "for k in range(active.size):" in text
+    assert cpu.Kernel(cells.lstm.forward, "float32").path == kernel.path
+    assert cpu.Kernel(cells.lstm.forward, "float64").path != kernel.path
+
+
+RUN_A_CELL = """
+import logging, numpy as np
+from unrolled import Cell
+from unrolled.backends import cpu
+from unrolled.backends.steps import Steps
+cell = Cell.parse("def fresh(x, h_prev, *, W):\\n    h = tanh(W.h @ x) + h_prev\\n    return h")
+parameters = {"W": np.ones((2, 3))}
+zeros = np.zeros((1, 2))
+cpu.run(cell.forward, {"I": 3, "H": 2}, [np.ones((1, 3))], [zeros], parameters, Steps.dense(1, 1))
+"""
+
+
+def test_compiled_once_for_all_processes_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path))
+    said = [
+        subprocess.run([sys.executable, "-c", RUN_A_CELL], capture_output=True, check=True).stderr
+        for _ in range(2)
+    ]
+    assert said[0].decode() == (
+        "Unrolled compiles the CPU kernel of fresh (float64), once: some seconds.\n"
+    )
+    assert said[1] == b""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_has_threads_of_its_own():
+    case = Case.draw(cells.simple, Steps.dense(3, 4), 2, 8)
+    case.both_passes(cpu.run, threads=2)  # the parent has its pool
+    work = "from test_cpu_backend import in_a_fork; in_a_fork()"
+    done = subprocess.run(
+        [sys.executable, "-c", work], cwd=__file__.rsplit("/", 1)[0], timeout=120, check=False
+    )
+    assert done.returncode == 0
+
+
+def in_a_fork():
+    """Use the pool, fork, and use it again in the child; the exit status tells how it went."""
+    case = Case.draw(cells.simple, Steps.dense(3, 4), 2, 8)
+    expected = case.both_passes(cpu.run, threads=2)
+    child = os.fork()
+    if child == 0:
+        found = case.both_passes(cpu.run, threads=2)
+        os._exit(0 if all((found[n] == a).all() for n, a in expected.items()) else 1)
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def test_where_the_cache_cannot_be_written_a_temporary_folder_serves(tmp_path, monkeypatch):
+    monkeypatch.delenv("UNROLLED_CACHE", raising=False)
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    assert files.cache_folder() != blocked / "unrolled"
+    assert files.cache_folder().name.startswith("unrolled")
+
+
+def test_the_announcement_is_a_log_record(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path))
+    case = Case.draw(cells.simple, Steps.dense(2, 1), 2, 3)
+    kernel = cpu.Kernel(cells.simple.forward, "float64")
+    with caplog.at_level(logging.WARNING, logger="unrolled"):
+        for _ in range(2):
+            kernel.run(case.sizes, [case.x], case.states, case.parameters, case.steps)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Unrolled compiles the CPU kernel of simple (float64), once: some seconds."
+    ]

@@ -1,0 +1,203 @@
+"""A program on torch tensors, step by step: any device, any dtype, anything that torch can do.
+
+Made of torch's own functions without a change in place, so autograd, forward mode, vmap and
+second derivatives go through it. What depends on no state is computed for all steps at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..language.operations import PRODUCTS
+from ..language.sizes import ONE
+from ..program import STEP_NUMBER, Argument, Instruction, Program
+from .blocks import split_blocks
+from .steps import Result, Steps
+
+# Operation → what it does. The two products stand in `_Evaluation.product`.
+OPERATIONS: dict[str, Callable[..., Tensor]] = {
+    "same": lambda a: a,
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "div": torch.div,
+    "neg": torch.neg,
+    "pow": torch.pow,
+    "lt": torch.lt,
+    "le": torch.le,
+    "gt": torch.gt,
+    "ge": torch.ge,
+    "eq": torch.eq,
+    "ne": torch.ne,
+    "where": torch.where,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "exp": torch.exp,
+    "log": torch.log,
+    "sqrt": torch.sqrt,
+    "abs": torch.abs,
+    "relu": torch.relu,
+    "softplus": lambda a: torch.logaddexp(a, torch.zeros_like(a)),
+}
+
+
+def run(
+    program: Program,
+    sizes: Mapping[str, int],
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor],
+    parameters: Mapping[str, Tensor],
+    steps: Steps,
+    reverse: bool = False,
+) -> Result:
+    """Run a program over a sequence, as `reference.run` does, on tensors.
+
+    Args:
+        program: a forward or an adjoint program.
+        sizes: letter → number.
+        inputs: a tensor (rows of all steps, sizes of the group) for each group of inputs.
+        states: a tensor (B, size) for each carried pair, handed to the first step.
+        parameters: family → its blocks stacked along the first axis.
+        steps: the rows of each step.
+        reverse: whether the layer reads the sequence from its end.
+
+    Returns:
+        Outputs, last states and totals as tensors.
+    """
+    numbers = {**sizes, ONE: 1}
+    counts: list[int] = steps.active.tolist()
+    evaluation = _Evaluation(split_blocks(program, numbers, parameters), inputs[0])
+    rows = _given(program, numbers, inputs, steps, reverse)
+    loop = []
+    for instruction in program.instructions:
+        if all(name in rows or name in evaluation.blocks for name in instruction.operands):
+            size = numbers[program.sizes[instruction.name]]
+            rows[instruction.name] = evaluation(instruction, rows).expand(inputs[0].shape[0], size)
+        else:
+            loop.append(instruction)
+    forwards = reverse == program.adjoint
+    series, last = _loop(program, loop, evaluation, rows, states, counts, forwards)
+
+    def wanted(name: str) -> Tensor:
+        if name in rows:
+            return rows[name]
+        return torch.cat(series[name]) if counts else inputs[0].new_zeros(
+            0, numbers[program.sizes[name]]
+        )  # fmt: skip
+
+    outputs = [
+        torch.cat([wanted(value) for value in group], dim=1)
+        if group
+        else inputs[0].new_zeros(inputs[0].shape[0], 0)
+        for group in program.outputs
+    ]
+    totals = _totals(program, evaluation.blocks, wanted) if program.totals else {}
+    return Result(tuple(outputs), tuple(last), totals)  # type: ignore[arg-type]
+
+
+class _Evaluation:
+    """What an instruction gives, from the values of one step or of all."""
+
+    def __init__(self, blocks: Mapping[str, Tensor], like: Tensor) -> None:
+        self.blocks = blocks
+        self.like = like
+        self.numbers: dict[float, Tensor] = {}
+
+    def __call__(self, instruction: Instruction, values: Mapping[str, Tensor]) -> Tensor:
+        if instruction.operation in PRODUCTS:
+            return self.product(instruction, values)
+        arguments = (self.meaning(argument, values) for argument in instruction.arguments)
+        return OPERATIONS[instruction.operation](*arguments)
+
+    def meaning(self, argument: Argument, values: Mapping[str, Tensor]) -> Tensor:
+        if isinstance(argument, str):
+            return values[argument] if argument in values else self.blocks[argument]
+        if argument not in self.numbers:
+            self.numbers[argument] = self.like.new_full((), argument)
+        return self.numbers[argument]
+
+    def product(self, instruction: Instruction, values: Mapping[str, Tensor]) -> Tensor:
+        transposed = instruction.operation == "matmul_t"
+        terms = [
+            values[vector] @ (self.blocks[matrix] if transposed else self.blocks[matrix].T)
+            for matrix, vector in instruction.pairs
+        ]
+        whole = terms[0]
+        for term in terms[1:]:
+            whole = whole + term
+        return whole
+
+
+def _given(
+    program: Program,
+    numbers: Mapping[str, int],
+    inputs: Sequence[Tensor],
+    steps: Steps,
+    reverse: bool,
+) -> dict[str, Tensor]:
+    """The values that come from outside, for the rows of all steps."""
+    rows: dict[str, Tensor] = {}
+    for group, array in zip(program.inputs, inputs, strict=True):
+        widths = [numbers[program.sizes[value]] for value in group]
+        rows |= zip(group, array.split(widths, dim=1) if group else (), strict=True)
+    if any(STEP_NUMBER in instruction.operands for instruction in program.instructions):
+        numbered = [
+            steps.lengths[:count] - step if reverse else [step + 1] * count
+            for step, count in enumerate(steps.active.tolist())
+        ]
+        flat = [float(number) for of_step in numbered for number in of_step]
+        rows[STEP_NUMBER] = inputs[0].new_tensor(flat)[:, None]
+    return rows
+
+
+def _loop(
+    program: Program,
+    loop: Sequence[Instruction],
+    evaluation: _Evaluation,
+    rows: Mapping[str, Tensor],
+    states: Sequence[Tensor],
+    counts: Sequence[int],
+    forwards: bool,
+) -> tuple[dict[str, list[Tensor]], list[Tensor]]:
+    """The steps: each wanted value at each step, and what the last step handed on."""
+    needed = {name for instruction in loop for name in instruction.operands}
+    needed |= {handed_on for _, handed_on in program.carried}
+    # Split once: its derivative is one concatenation, where slices would cost one sum a step.
+    parts = {name: value.split(counts) for name, value in rows.items() if name in needed}
+    series: dict[str, list[Tensor]] = {name: [] for name in program.wanted if name not in rows}
+    carried = list(states)
+    for step in range(len(counts)) if forwards else reversed(range(len(counts))):
+        count = counts[step]
+        values = {name: part[step] for name, part in parts.items()}
+        for (received, _), state in zip(program.carried, carried, strict=True):
+            values[received] = state if count == state.shape[0] else state[:count]
+        for instruction in loop:
+            values[instruction.name] = evaluation(instruction, values)
+        for place, (_, handed_on) in enumerate(program.carried):
+            new, old = values[handed_on], carried[place]
+            carried[place] = new if count == old.shape[0] else torch.cat([new, old[count:]])
+        for name, found in series.items():
+            found.append(values[name])
+    if not forwards:
+        for found in series.values():
+            found.reverse()
+    return series, carried
+
+
+def _totals(
+    program: Program, blocks: Mapping[str, Tensor], wanted: Callable[[str], Tensor]
+) -> dict[str, Tensor]:
+    """Family → its gradient: sums over the rows of all steps."""
+    sums: dict[str, Tensor] = {}
+    for total in program.totals:
+        first = wanted(total.factors[0])
+        term = first.T @ wanted(total.factors[1]) if len(total.factors) == 2 else first.sum(0)
+        sums[total.parameter] = sums[total.parameter] + term if total.parameter in sums else term
+    return {
+        family: torch.cat([sums.get(name, torch.zeros_like(blocks[name])) for name in names])
+        for family, names in program.families.items()
+        if names
+    }

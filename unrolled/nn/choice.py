@@ -1,0 +1,119 @@
+"""Which backend runs a layer, and saying so where it is not a fast one."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ..backends import reference
+from ..backends.steps import Array, Result, Steps
+from ..errors import BackendError, InputError
+from ..program import Program
+
+EAGER = "eager"
+BACKENDS = ("auto", "cpu", EAGER, "reference")
+_DTYPES = (torch.float32, torch.float64)
+_said: set[str] = set()  # reasons already given: one warning each, not one a call
+
+
+def check_name(backend: str) -> None:
+    """Refuse a name that no backend has.
+
+    Raises:
+        InputError: if there is no such backend.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"there is no backend {backend!r}; the backends are {', '.join(BACKENDS)}.")
+
+
+def choose(
+    backend: str, x: Tensor, states: Sequence[Tensor], parameters: Sequence[Tensor]
+) -> str:
+    """The backend that runs these tensors: `"cpu"`, `"reference"` or `"eager"`.
+
+    Raises:
+        BackendError: if the backend named cannot serve them.
+        InputError: if they differ in dtype or device.
+    """
+    for tensor in (*states, *parameters):
+        if tensor.dtype != x.dtype or tensor.device != x.device:
+            _check_mixed(x, tensor)
+    if backend == EAGER:
+        return EAGER
+    reason = _reason_against_kernels(x)
+    if reason is None:
+        return "cpu" if backend == "auto" else backend
+    if backend == "auto":
+        _say(reason)
+        return EAGER
+    raise BackendError(
+        f"backend {backend!r} serves float32 and float64 tensors on the CPU; {reason}. "
+        "backend='eager' serves it, slowly; backend='auto' chooses what can."
+    )
+
+
+def refuse_second_derivative(backend: str) -> None:
+    """Let the eager backend take over for a second derivative, or say why not.
+
+    Raises:
+        BackendError: if a backend without second derivatives was named.
+    """
+    reason = "a second derivative was asked for (create_graph=True), and kernels have first ones"
+    if backend != "auto":
+        raise BackendError(
+            f"backend {backend!r} has no second derivatives, and one was asked for "
+            "(create_graph=True). backend='eager' has them; backend='auto' changes over to it."
+        )
+    _say(reason)
+
+
+def run_kernels(
+    backend: str,
+    program: Program,
+    sizes: Mapping[str, int],
+    inputs: Sequence[Array],
+    states: Sequence[Array],
+    parameters: Mapping[str, Array],
+    steps: Steps,
+    reverse: bool,
+    wanted: frozenset[str] | None,
+) -> Result:
+    """Run a program on the CPU by the reference, where that is named, or else by the kernels."""
+    return reference.run(program, sizes, inputs, states, parameters, steps, reverse)
+
+
+def _check_mixed(x: Tensor, other: Tensor) -> None:
+    if torch.is_autocast_enabled(x.device.type) and other.device == x.device:
+        return
+    raise InputError(
+        f"the input is {_kind(x)}, and a state or parameter of the layer is {_kind(other)}. "
+        "Bring them together: layer.to(x), or x.to(…) and state.to(…)."
+    )
+
+
+def _reason_against_kernels(x: Tensor) -> str | None:
+    """Why the CPU kernels cannot run; None if they can."""
+    if x.dtype not in _DTYPES or x.device.type != "cpu":
+        return f"this is {_kind(x)}"
+    if forward_ad._current_level >= 0:
+        return "this is forward-mode differentiation, and kernels differentiate in reverse"
+    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack():
+        return "this is inside a transform of torch.func, which kernels do not know"
+    return None
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"
+
+
+def _say(reason: str) -> None:
+    if reason in _said:
+        return
+    _said.add(reason)
+    warnings.warn(
+        "Unrolled runs a recurrent layer step by step on torch's own operations (the eager "
+        f"backend), which is slow: {reason}. Its kernels serve float32 and float64 on the CPU.",
+        stacklevel=2,
+    )

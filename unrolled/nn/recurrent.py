@@ -1,0 +1,301 @@
+"""Layers of a recurrent network: any cell, deep, in one direction or both."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+
+from ..cell import Cell
+from ..errors import InputError
+from .choice import check_name
+from .operator import Direction, recurrence
+
+State = Tensor | tuple[Tensor, ...]
+
+
+class Layers(nn.Module):
+    """A stack of recurrent layers; how parameters are stored is left to its subclasses.
+
+    Args:
+        cell: the equations of every layer.
+        input_size: I.
+        hidden_size: one number, or a number for each size of the cell: see `Cell.bind`.
+        num_layers: layers, one above the other.
+        batch_first: whether input and output are (B, T, …) rather than (T, B, …).
+        dropout: probability of dropping an output of a layer below the last, in training.
+        bidirectional: whether each layer also reads the sequence from its end.
+        backend: `"auto"`, `"cpu"`, `"eager"` or `"reference"`.
+
+    Raises:
+        InputError: if an argument does not fit.
+        SizeError: if two sizes of the cell cannot agree.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int | Mapping[str, int],
+        num_layers: int,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        backend: str,
+    ) -> None:
+        super().__init__()
+        _check_arguments(cell, num_layers, dropout)
+        check_name(backend)
+        self.cell = cell
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.backend = backend
+        self._suffixes: list[str] = []
+        self._directions: list[Direction] = []
+        text, letters, width = cell.text, cell.sizes.letters, input_size
+        for layer in range(num_layers):
+            sizes = cell.bind(width, hidden_size)
+            for ending in ("", "_reverse")[: 1 + bidirectional]:
+                self._suffixes.append(f"_l{layer}{ending}")
+                numbers = tuple(sizes[letter] for letter in letters)
+                self._directions.append(Direction(text, numbers, bool(ending), backend))
+            self._state_sizes = [sizes[cell.sizes.values[state]] for state in cell.states]
+            width = self._state_sizes[0] * (1 + bidirectional)
+
+    def _families(self, number: int) -> Sequence[Tensor]:
+        """The stacked families of one direction of one layer, in the cell's order."""
+        raise NotImplementedError
+
+    def forward(
+        self, x: Tensor | PackedSequence, state: State | None = None
+    ) -> tuple[Tensor | PackedSequence, State]:
+        """Run the layers over a sequence.
+
+        Args:
+            x: (T, B, I), or (B, T, I) with `batch_first`, or (T, I) for one sequence, or a
+                `PackedSequence`.
+            state: the initial state: a tensor (num_layers · directions, B, size), without B for
+                one sequence, or a tuple of such tensors where the cell has several states; zeros
+                if None.
+
+        Returns:
+            The outputs of the last layer, shaped as `x` with the sizes of the output in both
+            directions side by side, and the last state, as `state`.
+
+        Raises:
+            InputError: if a shape, a dtype or a device does not fit.
+            BackendError: if the backend named cannot serve.
+        """
+        if isinstance(x, PackedSequence):
+            return self._packed(x, state)
+        self._check_input(x)
+        alone = x.dim() == 2
+        if alone:
+            x = x.unsqueeze(1)
+        elif self.batch_first:
+            x = x.transpose(0, 1)
+        y, last = self._run(x, self._initial(state, x, x.shape[1], alone), None)
+        if alone:
+            return y.squeeze(1), _as_state([part.squeeze(1) for part in last])
+        return y.transpose(0, 1) if self.batch_first else y, _as_state(last)
+
+    def _packed(self, x: PackedSequence, state: State | None) -> tuple[PackedSequence, State]:
+        data, active, order, order_back = x
+        if data.shape[-1] != self.input_size:
+            raise InputError(
+                f"this layer has input_size {self.input_size}; the packed sequence has "
+                f"{data.shape[-1]} values at each step."
+            )
+        batch = int(active[0])
+        given = self._states_given(state, batch, alone=False)
+        if given is not None and order is not None:
+            given = [part.index_select(1, order) for part in given]
+        y, last = self._run(data, self._apart(given, data, batch), active)
+        if order_back is not None:
+            last = [part.index_select(1, order_back) for part in last]
+        return PackedSequence(y, active, order, order_back), _as_state(last)
+
+    def _run(
+        self, x: Tensor, initial: list[Sequence[Tensor]], active: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run all layers; `initial` holds for each state one tensor for each direction."""
+        found: list[list[Tensor]] = []
+        directions = 1 + self.bidirectional
+        for layer in range(self.num_layers):
+            if layer and self.dropout and self.training:
+                x = F.dropout(x, self.dropout, True)
+            x = x.contiguous()
+            outputs = []
+            for number in range(layer * directions, (layer + 1) * directions):
+                y, *last = recurrence(
+                    self._directions[number],
+                    x,
+                    [parts[number] for parts in initial],
+                    self._families(number),
+                    active,
+                )
+                outputs.append(y)
+                found.append(last)
+            x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
+        if len(found) == 1:
+            return x, [part.unsqueeze(0) for part in found[0]]
+        return x, [torch.stack(parts) for parts in zip(*found, strict=True)]
+
+    # the door
+
+    def _check_input(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor) or x.dim() not in (2, 3):
+            found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            shape = "(B, T, I)" if self.batch_first else "(T, B, I)"
+            raise InputError(
+                f"the input is a tensor {shape}, or (T, I) for one sequence, or a "
+                f"PackedSequence; found {found}."
+            )
+        if x.shape[-1] != self.input_size:
+            raise InputError(
+                f"this layer has input_size {self.input_size}; the input of shape "
+                f"{tuple(x.shape)} has {x.shape[-1]} values at each step."
+            )
+
+    def _initial(
+        self, state: State | None, x: Tensor, batch: int, alone: bool
+    ) -> list[Sequence[Tensor]]:
+        return self._apart(self._states_given(state, batch, alone), x, batch)
+
+    def _apart(
+        self, given: list[Tensor] | None, x: Tensor, batch: int
+    ) -> list[Sequence[Tensor]]:
+        """For each state one tensor (B, size) for each direction of each layer."""
+        if given is None:
+            return [
+                [x.new_zeros(batch, size)] * len(self._directions) for size in self._state_sizes
+            ]
+        return [part.unbind(0) for part in given]
+
+    def _states_given(self, state: State | None, batch: int, alone: bool) -> list[Tensor] | None:
+        if state is None:
+            return None
+        names = self.cell.states
+        parts = [state] if isinstance(state, Tensor) else list(state)
+        if len(parts) != len(names):
+            raise InputError(
+                f"cell '{self.cell.name}' has {len(names)} "
+                f"state{'s' * (len(names) != 1)} ({', '.join(names)}); {len(parts)} "
+                f"{'was' if len(parts) == 1 else 'were'} given."
+            )
+        for name, part, size in zip(names, parts, self._state_sizes, strict=True):
+            count = len(self._directions)
+            expected = (count, size) if alone else (count, batch, size)
+            if tuple(part.shape) != expected:
+                raise InputError(
+                    f"the initial state {name} has shape {tuple(part.shape)}; expected "
+                    f"{expected}: (layers · directions, {'' if alone else 'batch, '}size)."
+                )
+        return [part.unsqueeze(1) for part in parts] if alone else parts
+
+    def extra_repr(self) -> str:
+        """The arguments that differ from their defaults."""
+        shown: dict[str, Any] = {"num_layers": (self.num_layers, 1)}
+        shown["bias"] = (getattr(self, "bias", True), True)
+        shown["batch_first"] = (self.batch_first, False)
+        shown["dropout"] = (self.dropout, 0.0)
+        shown["bidirectional"] = (self.bidirectional, False)
+        shown["backend"] = (self.backend, "auto")
+        changed = [f"{name}={value!r}" for name, (value, usual) in shown.items() if value != usual]
+        return ", ".join([str(self.input_size), str(self.hidden_size), *changed])
+
+
+class Recurrent(Layers):
+    """Recurrent layers of any cell.
+
+    Each family of parameters is one tensor a layer and direction, its blocks stacked along the
+    first axis in the order of `cell.blocks`: `W_l0`, `U_l0`, `b_l0`, `W_l1_reverse` …, drawn
+    uniformly from ±1/√H, where H is the size of the output.
+
+    Args:
+        cell: the equations of every layer, such as `unrolled.cells.lstm`.
+        input_size: I.
+        hidden_size: one number for every other size of the cell, or a number for each by the name
+            of a state or other value: `{"h": 64, "c": 256}`.
+        num_layers: layers, each reading the outputs of the one below, in both directions.
+        bias: whether vectors of parameters that are added (`b.i`) exist; otherwise they are zero.
+        batch_first: whether input and output are (B, T, …) rather than (T, B, …).
+        dropout: probability of dropping an output of a layer below the last, in training.
+        bidirectional: whether each layer also reads the sequence from its end.
+        backend: `"auto"`, or one by name: `"cpu"`, `"eager"`, `"reference"`.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        InputError: if an argument does not fit.
+        SizeError: if two sizes of the cell cannot agree.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int | Mapping[str, int],
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            cell, input_size, hidden_size, num_layers, batch_first, dropout, bidirectional, backend
+        )
+        self.bias = bias
+        kinds = cell.equations.kinds
+        self._names: list[list[str]] = []
+        for suffix, direction in zip(self._suffixes, self._directions, strict=True):
+            sizes = dict(zip(cell.sizes.letters, direction.sizes, strict=True))
+            shapes = cell.parameter_shapes(sizes)
+            self._names.append([f"{family}{suffix}" for family in shapes])
+            for family, shape in shapes.items():
+                empty = torch.empty(shape, device=device, dtype=dtype)
+                if bias or kinds[family] != "vector":
+                    self.register_parameter(f"{family}{suffix}", nn.Parameter(empty))
+                else:
+                    self.register_buffer(f"{family}{suffix}", empty, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        bound = 1 / math.sqrt(self._state_sizes[0])
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        for zero in self.buffers():
+            nn.init.zeros_(zero)
+
+    def _families(self, number: int) -> Sequence[Tensor]:
+        return [getattr(self, name) for name in self._names[number]]
+
+    def extra_repr(self) -> str:
+        """The cell, the sizes, and the arguments that differ from their defaults."""
+        return f"{self.cell.name}, {super().extra_repr()}"
+
+
+def _as_state(parts: list[Tensor]) -> State:
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _check_arguments(cell: Cell, num_layers: int, dropout: float) -> None:
+    if not isinstance(cell, Cell):
+        raise InputError(
+            f"the first argument is a cell, such as unrolled.cells.lstm; found {cell!r}."
+        )
+    if num_layers < 1:
+        raise InputError(f"num_layers is {num_layers}; a network has one layer or more.")
+    if isinstance(dropout, bool) or not 0 <= dropout <= 1:
+        raise InputError(f"dropout is {dropout!r}; it is a probability, from 0 to 1.")

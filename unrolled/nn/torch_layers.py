@@ -1,0 +1,247 @@
+"""`RNN`, `GRU` and `LSTM` as `torch.nn` has them: same arguments, same parameters, same numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .. import cells
+from ..cell import Cell
+from ..errors import InputError
+from .recurrent import Layers
+
+
+class _TorchLayers(Layers):
+    """What the three have in common: `torch.nn`'s names, layout and order of parameters.
+
+    torch has two vectors of biases, of which only the GRU's candidate needs both; the others are
+    added up here.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        proj_size: int,
+        backend: str,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        sizes: int | Mapping[str, int] = hidden_size
+        if proj_size:
+            sizes = {"h": proj_size, "c": hidden_size}
+        super().__init__(
+            cell, input_size, sizes, num_layers, batch_first, dropout, bidirectional, backend
+        )
+        self.hidden_size: int = hidden_size
+        self.bias = bias
+        self.proj_size = proj_size
+        gates = len(cell.blocks["U"])
+        output = self._state_sizes[0]
+        self._names: list[list[str]] = []
+        for number, suffix in enumerate(self._suffixes):
+            layer = number // (1 + bidirectional)
+            width = output * (1 + bidirectional) if layer else input_size
+            shapes: dict[str, tuple[int, ...]] = {
+                f"weight_ih{suffix}": (gates * hidden_size, width),
+                f"weight_hh{suffix}": (gates * hidden_size, output),
+            }
+            if bias:
+                shapes[f"bias_ih{suffix}"] = shapes[f"bias_hh{suffix}"] = (gates * hidden_size,)
+            if proj_size:
+                shapes[f"weight_hr{suffix}"] = (proj_size, hidden_size)
+            for name, shape in shapes.items():
+                empty = torch.empty(shape, device=device, dtype=dtype)
+                self.register_parameter(name, nn.Parameter(empty))
+            self._names.append(list(shapes))
+            if not bias:
+                for family, blocks in cell.blocks.items():
+                    if family.startswith("b"):
+                        zero = torch.empty(len(blocks) * hidden_size, device=device, dtype=dtype)
+                        self.register_buffer(f"{family}{suffix}", zero, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew: the same numbers as torch.nn from the same seed."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        for zero in self.buffers():
+            nn.init.zeros_(zero)
+
+    @property
+    def all_weights(self) -> list[list[nn.Parameter]]:
+        """The parameters of each direction of each layer."""
+        return [[getattr(self, name) for name in names] for names in self._names]
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do; it is here because torch.nn's layers have it."""
+
+    def _families(self, number: int) -> Sequence[Tensor]:
+        suffix = self._suffixes[number]
+        W, U = getattr(self, f"weight_ih{suffix}"), getattr(self, f"weight_hh{suffix}")
+        if self.bias:
+            biases = self._biases(
+                getattr(self, f"bias_ih{suffix}"), getattr(self, f"bias_hh{suffix}")
+            )
+        else:
+            biases = [getattr(self, f"{family}{suffix}") for family in self.cell.blocks if
+                      family.startswith("b")]  # fmt: skip
+        if self.proj_size:
+            return [W, U, getattr(self, f"weight_hr{suffix}"), *biases]
+        return [W, U, *biases]
+
+    def _biases(self, bias_ih: Tensor, bias_hh: Tensor) -> list[Tensor]:
+        """The cell's families of biases, from torch's two vectors."""
+        return [bias_ih + bias_hh]
+
+    def extra_repr(self) -> str:
+        """The arguments that differ from their defaults."""
+        text = super().extra_repr()
+        return f"{text}, proj_size={self.proj_size}" if self.proj_size else text
+
+
+class RNN(_TorchLayers):
+    """Simple recurrent layers, as `torch.nn.RNN`.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        num_layers: layers, one above the other.
+        nonlinearity: `"tanh"` or `"relu"`.
+        bias: whether there are biases.
+        batch_first: whether input and output are (B, T, …) rather than (T, B, …).
+        dropout: probability of dropping an output of a layer below the last, in training.
+        bidirectional: whether each layer also reads the sequence from its end.
+        device: of the parameters.
+        dtype: of the parameters.
+        backend: `"auto"`, or one by name: `"cpu"`, `"eager"`, `"reference"`.
+
+    Raises:
+        InputError: if an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise InputError(f"nonlinearity is {nonlinearity!r}; it is 'tanh' or 'relu'.")
+        super().__init__(
+            cells.simple if nonlinearity == "tanh" else cells.simple_relu, input_size, hidden_size,
+            num_layers, bias, batch_first, dropout, bidirectional, 0, backend, device, dtype,
+        )  # fmt: skip
+        self.nonlinearity = nonlinearity
+
+    def extra_repr(self) -> str:
+        """The arguments that differ from their defaults."""
+        text = super().extra_repr()
+        return text if self.nonlinearity == "tanh" else f"{text}, nonlinearity='relu'"
+
+
+class GRU(_TorchLayers):
+    """Gated recurrent layers, as `torch.nn.GRU`: the reset comes after the product.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        num_layers: layers, one above the other.
+        bias: whether there are biases.
+        batch_first: whether input and output are (B, T, …) rather than (T, B, …).
+        dropout: probability of dropping an output of a layer below the last, in training.
+        bidirectional: whether each layer also reads the sequence from its end.
+        device: of the parameters.
+        dtype: of the parameters.
+        backend: `"auto"`, or one by name: `"cpu"`, `"eager"`, `"reference"`.
+
+    Raises:
+        InputError: if an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            cells.gru, input_size, hidden_size, num_layers, bias, batch_first, dropout,
+            bidirectional, 0, backend, device, dtype,
+        )  # fmt: skip
+
+    def _biases(self, bias_ih: Tensor, bias_hh: Tensor) -> list[Tensor]:
+        H = self.hidden_size
+        outside, inside = bias_hh.split([2 * H, H])
+        return [bias_ih + nn.functional.pad(outside, (0, H)), inside]
+
+
+class LSTM(_TorchLayers):
+    """Long short-term memory layers, as `torch.nn.LSTM`.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        num_layers: layers, one above the other.
+        bias: whether there are biases.
+        batch_first: whether input and output are (B, T, …) rather than (T, B, …).
+        dropout: probability of dropping an output of a layer below the last, in training.
+        bidirectional: whether each layer also reads the sequence from its end.
+        proj_size: size of a projected output, smaller than `hidden_size`; 0 for none.
+        device: of the parameters.
+        dtype: of the parameters.
+        backend: `"auto"`, or one by name: `"cpu"`, `"eager"`, `"reference"`.
+
+    Raises:
+        InputError: if an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        if not 0 <= proj_size < hidden_size:
+            raise InputError(
+                f"proj_size is {proj_size}; it is smaller than hidden_size ({hidden_size}), "
+                "or 0 for none."
+            )
+        super().__init__(
+            cells.projected_lstm if proj_size else cells.lstm, input_size, hidden_size, num_layers,
+            bias, batch_first, dropout, bidirectional, proj_size, backend, device, dtype,
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What a person sees of a cell: its equations as a formula. Views read equations and programs."""
