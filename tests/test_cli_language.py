@@ -112,7 +112,7 @@ def test_a_terminal_shows_a_bar_with_figures_speed_and_time_left() -> None:
         )
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
     assert "25%" in plain
-    assert "loss 2.250, held-out 1.386 (2.000 bits/char)  4,321 chars/s  1:01 left" in plain
+    assert "loss 2.25  held-out 1.39  2.00 bits/char  4.3k chars/s  1:01 left" in plain
 
 
 def test_units() -> None:

@@ -182,6 +182,15 @@ def test_a_longer_budget_lets_a_finished_run_go_on(tmp_path: Path, file: str) ->
     assert [row["epoch"] for row in longer.history] == [1, 2, 3]
 
 
+def test_a_run_that_died_before_its_first_checkpoint_begins_anew(tmp_path: Path, file: str) -> None:
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    list(_trainer(whole, file).run())
+    _trainer(parts, file)
+    assert {path.name for path in parts.path.iterdir()} == {"config.json"}
+    list(_resume(parts).run())
+    _assert_same_run(whole, parts)
+
+
 def test_a_budget_of_minutes_is_kept_and_ends_with_an_evaluation(tmp_path: Path, file: str) -> None:
     folder = RunFolder(tmp_path / "run")
     trainer = _trainer(folder, file, replace(SMALL, epochs=None, minutes=0.02))

@@ -57,7 +57,7 @@ class TrainingDisplay:
         self._units = units
         self._held_out: float | None = None
         self._progress = Progress(
-            BarColumn(bar_width=16),
+            BarColumn(bar_width=8),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.description}"),
             console=console,
@@ -67,7 +67,7 @@ class TrainingDisplay:
 
     def __enter__(self) -> "TrainingDisplay":
         header = f"{'epoch':>7}{'time':>9}{'training loss':>16}{'held-out loss':>16}"
-        self._console.print(f"{header}{self._units.name:>13}", style="bold", highlight=False)
+        self._console.print(f"{header}{self._units.name:>13}", style="bold")
         self._progress.start()
         return self
 
@@ -84,10 +84,10 @@ class TrainingDisplay:
         held_out = ""
         if self._held_out is not None:
             figure = self._units.figure(self._held_out)
-            held_out = f", held-out {self._held_out:.3f} ({figure:.3f} {self._units.name})"
+            held_out = f"  held-out {self._held_out:.2f}  {figure:.2f} {self._units.name}"
         speed = event.tokens_per_second * self._units.characters_per_token
         description = (
-            f"loss {event.loss:.3f}{held_out}  {speed:,.0f} chars/s  "
+            f"loss {event.loss:.2f}{held_out}  {speed / 1000:.1f}k chars/s  "
             f"{clock(event.seconds_left)} left"
         )
         self._progress.update(self._task, completed=event.used, description=description)
@@ -99,7 +99,7 @@ class TrainingDisplay:
             f"{event.epoch:>7.1f}{clock(event.seconds):>9}{event.training:>16.3f}"
             f"{event.held_out:>16.3f}{self._units.figure(event.held_out):>13.3f}"
         )
-        self._console.print(row, style="green" if event.best else "", highlight=False)
+        self._console.print(row, style="green" if event.best else "")
 
     def sample(self, text: str) -> None:
         """Writes a sample."""

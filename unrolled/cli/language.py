@@ -5,6 +5,8 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -77,8 +79,8 @@ def train_language_model(
     trainer = LanguageTrainer(model, training, held_out, settings, folder, seconds=spent)
     folder.write_config(run.to_config())
 
-    console = Console(soft_wrap=True)
-    console.print(_description(run, model, text), highlight=False)
+    console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+    console.print(_description(run, model, text))
     baselines = _baselines(text)
     units = Units(
         level=run.vocabulary.level,
@@ -99,7 +101,6 @@ def train_language_model(
         console.print(
             f"Stopped and saved at step {trainer.progress.step}; go on with\n"
             f"    unrolled train lm --out {out} --resume",
-            highlight=False,
         )
         raise SystemExit(_INTERRUPTED)
     _report(console, folder, trainer, units, baselines)
@@ -108,7 +109,9 @@ def train_language_model(
 def _description(run: LanguageRun, model: LanguageModel, text: LanguageText) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     settings = run.settings
-    source = ", ".join(run.source.files) or "Python's language reference"
+    source = (
+        ", ".join(Path(file).name for file in run.source.files) or "Python's language reference"
+    )
     layers = "1 layer" if settings.layers == 1 else f"{settings.layers} layers"
     return (
         f"{source}: {len(text.training):,} characters to train on, "
@@ -140,17 +143,16 @@ def _report(
     table.add_row("this model", f"{units.bits_per_character(best):.3f}", style="bold")
     for name, bits in baselines.items():
         table.add_row(name, f"{bits:.3f}")
-    console.print("\nHeld-out text, bits per character:", highlight=False)
+    console.print("\nHeld-out text, bits per character:")
     console.print(table)
     if units.level == "word":
-        console.print(f"Perplexity per word: {units.figure(best):.2f}", highlight=False)
+        console.print(f"Perplexity per word: {units.figure(best):.2f}")
     if not baselines:
         console.print(
             "The baselines are left out: they take too long for a text of more than "
             f"{_MOST_FOR_BASELINES:,} characters.",
-            highlight=False,
         )
-    console.print(f"Write with it:\n    unrolled sample {folder.path}", highlight=False)
+    console.print(f"Write with it:\n    unrolled sample {folder.path}")
 
 
 def _short_sample(trainer: LanguageTrainer, vocabulary: Vocabulary) -> str:
@@ -239,15 +241,12 @@ def write_sample(
         generator=generator,
         exclude=_excluded(vocabulary),
     )
-    for piece in vocabulary.stream(_both(shown, drawn)):
+    if isinstance(sys.stdout, TextIOWrapper):  # it may lack some of the text's characters
+        sys.stdout.reconfigure(errors="replace")
+    for piece in vocabulary.stream(chain(shown, drawn)):
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
-
-
-def _both(first: list[int], second: Iterator[int]) -> Iterator[int]:
-    yield from first
-    yield from second
 
 
 def _beginning(vocabulary: Vocabulary) -> list[int]:

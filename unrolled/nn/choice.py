@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..backends import reference
+from ..backends import cpu, reference
 from ..backends.steps import Array, Result, Steps
 from ..errors import BackendError, InputError
 from ..program import Program
@@ -81,7 +81,17 @@ def run_kernels(
     wanted: frozenset[str] | None,
 ) -> Result:
     """Run a program on the CPU by the reference, where that is named, or else by the kernels."""
-    return reference.run(program, sizes, inputs, states, parameters, steps, reverse)
+    if backend == "reference":
+        return reference.run(program, sizes, inputs, states, parameters, steps, reverse)
+    return cpu.run(
+        program, sizes, inputs, states, parameters, steps, reverse, matmul=_multiply,
+        threads=torch.get_num_threads(), wanted=wanted,
+    )  # fmt: skip
+
+
+def _multiply(a: Array, b: Array, out: Array) -> None:
+    """`out = a @ b` by torch's BLAS, whose threads are running already."""
+    torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
 
 
 def _check_mixed(x: Tensor, other: Tensor) -> None:

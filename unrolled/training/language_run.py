@@ -100,7 +100,7 @@ class TextSource:
     """Where a run's text comes from.
 
     Args:
-        files: The files, in order; none for the built-in text.
+        files: The files' full paths, in order; none for the built-in text.
         fingerprint: A digest of the text, by which a resumed run knows it again.
     """
 
@@ -201,7 +201,8 @@ class LanguageText:
         """
         text = read_texts([Path(file) for file in files]) if files else builtin_text()
         training, held_out = split_held_out(text)
-        return cls(training, held_out, TextSource(files, fingerprint(text)))
+        paths = tuple(str(Path(file).resolve()) for file in files)
+        return cls(training, held_out, TextSource(paths, fingerprint(text)))
 
 
 def new_run(
