@@ -6,7 +6,7 @@ from numba import njit
 from numba.core.errors import TypingError
 
 from unrolled.backends.cpu import products, vectors
-from unrolled.backends.cpu.products import fill, multiply, pack, packed_shape
+from unrolled.backends.cpu.products import fill, multiply, packed_shape
 
 compile_ = njit(nogil=True, error_model="numpy", fastmath={"contract"})
 DTYPES = (np.float32, np.float64)
@@ -16,6 +16,12 @@ SIZES = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 65, 130]
 @compile_
 def product(operand, first, rows, packed, out, accumulate):
     multiply(operand, first, rows, packed, out, accumulate)
+
+
+def pack(weights):
+    packed = np.empty(packed_shape(*weights.shape, weights.dtype), weights.dtype)
+    fill(weights, packed)
+    return packed
 
 
 def check(K, N, rows, dtype, compiled=product):

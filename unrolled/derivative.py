@@ -210,7 +210,8 @@ class _Adjoint:
             name = needed.pop()
             if name not in forward or name in again or name in kept:
                 continue
-            if self.recompute or self._sources(name, forward) <= costly - {name}:
+            truth = OPERATIONS[forward[name].operation].truth  # no number, so never kept
+            if self.recompute or truth or self._sources(name, forward) <= costly - {name}:
                 again.add(name)
                 needed.extend(forward[name].operands)
             else:

@@ -14,7 +14,7 @@ _NEEDS_EXTRA = ("typer", "rich", "torch", "safetensors")
 
 def main() -> None:
     """The entry point of the `unrolled` command; a user's mistake ends it with status 2."""
-    from unrolled.errors import UnrolledError
+    from ..errors import UnrolledError
 
     try:
         _app()()
@@ -34,7 +34,7 @@ def _app() -> "typer.Typer":
     """The application with all its commands."""
     import typer
 
-    from unrolled.cli import cells, sample, show, train
+    from ..cli import cells, sample, show, train
 
     app = typer.Typer(
         help="Recurrent sequence models in which a cell is its equations.",

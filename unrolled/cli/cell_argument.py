@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from unrolled import Cell, cells
-from unrolled.errors import InputError
+from .. import Cell, cells
+from ..errors import InputError
 
 
 def find_cell(name: str) -> Cell:

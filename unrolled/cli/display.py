@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from unrolled.training.language import Evaluated, StepDone
+from ..training.language import Evaluated, StepDone
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from unrolled import cells
-from unrolled.cli.cell_argument import find_cell
-from unrolled.cli.display import TrainingDisplay, Units
-from unrolled.data.text import TextError
-from unrolled.data.vocabulary import Vocabulary
-from unrolled.decode.sampling import check_settings, sample
-from unrolled.models.language_model import LanguageModel
-from unrolled.training.baselines import witten_bell_bits, xz_bits
-from unrolled.training.checkpoint import RunFolder
-from unrolled.training.language import Evaluated, LanguageTrainer
-from unrolled.training.language_run import (
+from .. import cells
+from ..data.text import TextError
+from ..data.vocabulary import Vocabulary
+from ..decode.sampling import check_settings, sample
+from ..models.language_model import LanguageModel
+from ..training.baselines import witten_bell_bits, xz_bits
+from ..training.checkpoint import RunFolder
+from ..training.language import Evaluated, LanguageTrainer
+from ..training.language_run import (
     LanguageRun,
     LanguageSettings,
     LanguageText,
@@ -33,6 +31,8 @@ from unrolled.training.language_run import (
     new_run,
     resumed_run,
 )
+from .cell_argument import find_cell
+from .display import TrainingDisplay, Units
 
 _MOST_FOR_BASELINES = 5_000_000  # characters; beyond, they would take minutes
 _ROWS_BETWEEN_SAMPLES = 3

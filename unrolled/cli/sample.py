@@ -26,6 +26,6 @@ def sample(
     ] = None,
 ) -> None:
     """Write text with a trained language model."""
-    from unrolled.cli.language import write_sample
+    from .language import write_sample
 
     write_sample(run, prompt, length, temperature, top_k, top_p, seed)

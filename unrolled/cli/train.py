@@ -76,8 +76,8 @@ def language_model(
     """Train a recurrent language model on text, and watch it learn."""
     began = time.perf_counter()
     given = dict(locals())
-    from unrolled.cli.language import train_language_model
-    from unrolled.training.language_run import setting_names
+    from ..training.language_run import setting_names
+    from .language import train_language_model
 
     chosen = {name: given[name] for name in setting_names() if given[name] is not None}
     names = tuple(str(file) for file in files or ())

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unrolled.data.text import TextError
-from unrolled.data.vocabulary import Tokens
+from .text import TextError
+from .vocabulary import Tokens
 
 
 @dataclass(frozen=True)

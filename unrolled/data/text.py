@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from unrolled.errors import UnrolledError
+from ..errors import UnrolledError
 
 HELD_OUT_FRACTION = 0.1
 

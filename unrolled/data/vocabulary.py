@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from unrolled.data.text import TextError
+from .text import TextError
 
 Tokens = NDArray[np.int64]
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Generator, Tensor
 
-from unrolled.errors import InputError
-from unrolled.models.language_model import LanguageModel
+from ..errors import InputError
+from ..models.language_model import LanguageModel
 
 
 def next_token_probabilities(

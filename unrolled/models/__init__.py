@@ -1,5 +1,5 @@
 """Whole networks, built from recurrent layers."""
 
-from unrolled.models.language_model import LanguageModel
+from .language_model import LanguageModel
 
 __all__ = ["LanguageModel"]

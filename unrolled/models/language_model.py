@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from unrolled import Cell, cells
-from unrolled.errors import InputError
-from unrolled.nn import Recurrent
+from .. import Cell, cells
+from ..errors import InputError
+from ..nn import Recurrent
 
 State = Tensor | tuple[Tensor, ...]
 

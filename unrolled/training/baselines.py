@@ -7,7 +7,7 @@ import lzma
 
 import numpy as np
 
-from unrolled.data.vocabulary import CharacterVocabulary
+from ..data.vocabulary import CharacterVocabulary
 
 
 def witten_bell_bits(training: str, held_out: str, order: int = 5) -> float:

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unrolled.errors import UnrolledError
+from ..errors import UnrolledError
 
 FORMAT = "unrolled-run"
 VERSION = 1

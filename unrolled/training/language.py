@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unrolled.data.batches import parallel_streams
-from unrolled.data.vocabulary import Tokens
-from unrolled.errors import UnrolledError
-from unrolled.models.language_model import LanguageModel, State, detach
-from unrolled.training.checkpoint import (
+from ..data.batches import parallel_streams
+from ..data.vocabulary import Tokens
+from ..errors import UnrolledError
+from ..models.language_model import LanguageModel, State, detach
+from .checkpoint import (
     RunFolder,
     below_prefix,
     load_model_tensors,
@@ -28,8 +28,8 @@ from unrolled.training.checkpoint import (
     optimizer_tensors,
     with_prefix,
 )
-from unrolled.training.optimisation import WeightAverage, make_optimizer, set_rate
-from unrolled.training.schedule import Budget, LearningRate
+from .optimisation import WeightAverage, make_optimizer, set_rate
+from .schedule import Budget, LearningRate
 
 _EVALUATIONS = 12  # in a budget of minutes
 _CONTEXT = 256  # tokens read before each stretch that is scored

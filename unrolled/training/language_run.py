@@ -12,19 +12,19 @@ from typing import Any
 
 import torch
 
-from unrolled import Cell
-from unrolled.data.text import TextError, builtin_text, fingerprint, read_texts, split_held_out
-from unrolled.data.vocabulary import Vocabulary, build_vocabulary, vocabulary_from_config
-from unrolled.errors import InputError
-from unrolled.models.language_model import LanguageModel
-from unrolled.training.checkpoint import (
+from .. import Cell
+from ..data.text import TextError, builtin_text, fingerprint, read_texts, split_held_out
+from ..data.vocabulary import Vocabulary, build_vocabulary, vocabulary_from_config
+from ..errors import InputError
+from ..models.language_model import LanguageModel
+from .checkpoint import (
     CheckpointError,
     RunFolder,
     below_prefix,
     load_model_tensors,
 )
-from unrolled.training.language import TrainingSettings
-from unrolled.training.schedule import Budget, LearningRate
+from .language import TrainingSettings
+from .schedule import Budget, LearningRate
 
 TASK = "language model"
 _DEFAULT_MINUTES = 2.0

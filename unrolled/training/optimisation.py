@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from unrolled.errors import InputError
+from ..errors import InputError
 
 OPTIMIZERS = ("adam", "sgd")
 _MOMENTUM = 0.9

@@ -7,7 +7,7 @@ when training does, whether the budget is a time or a number of epochs.
 from dataclasses import dataclass
 from math import cos, inf, pi
 
-from unrolled.errors import InputError
+from ..errors import InputError
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import errors, types
@@ -21,7 +20,6 @@ from numba.core.imputils import lower_builtin
 from numba.core.types.misc import VarArg, unliteral
 from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
-from numpy.typing import NDArray
 
 from .emission import Value, filled, spread
 from .vectors import (
@@ -42,18 +40,6 @@ def packed_shape(K: int, N: int, dtype: Any) -> tuple[int, int]:
     """The shape of a matrix (K, N) when it is packed: (panels, K * width)."""
     width = PANEL * lanes(dtype)
     return -(-N // width), K * width
-
-
-def pack(weights: NDArray[Any]) -> NDArray[Any]:
-    """A matrix (K, N), float32 or float64, laid out for `multiply`.
-
-    For tests and single uses: Numba compiles `fill` anew in each process, unless it is called
-    from a function that is cached.
-    """
-    K, N = weights.shape
-    packed = np.empty(packed_shape(K, N, weights.dtype), weights.dtype)
-    fill(weights, packed)
-    return packed
 
 
 @njit(nogil=True, error_model="numpy")

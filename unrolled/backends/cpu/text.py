@@ -44,7 +44,7 @@ OPERATIONS: dict[str, str] = {
 # Module of the backend → what a kernel may take from it.
 _OFFERED = {
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
-    "products": ("multiply",),
+    "products": ("fill", "multiply"),
     "vectors": (
         *("absolute", "load", "load_part", "maximum", "minimum", "splat", "square_root"),
         *("store", "store_part", "where"),
@@ -272,6 +272,11 @@ class FunctionText:
     @staticmethod
     def _indented(depth: int, lines: Iterable[str]) -> Iterator[str]:
         return ("    " * depth + line for line in lines)
+
+
+# The matrix of a product in the loop is packed by this function of the kernel's own file, so that
+# its machine code is cached with the kernel's.
+PACK = ("", "", "@njit(**OPTIONS)", "def pack(weights, packed):", "    fill(weights, packed)")
 
 
 def imports(lines: Iterable[str]) -> Iterator[str]:
