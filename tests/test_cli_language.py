@@ -54,7 +54,7 @@ def text(tmp_path: Path) -> Path:
 def trained(tmp_path: Path, text: Path, unrolled: Run) -> Path:
     out = tmp_path / "run"
     status, _, err = unrolled("train", "lm", text, "--out", out, "--epochs", 1, *SMALL)
-    assert (status, err) == (0, "")
+    assert status == 0, err
     return out
 
 
@@ -81,7 +81,7 @@ def test_training_reports_its_rows_and_the_baselines(
 ) -> None:
     out = tmp_path / "run"
     status, shown, err = unrolled("train", "lm", text, "--out", out, "--epochs", 3, *SMALL)
-    assert (status, err) == (0, "")
+    assert status == 0, err
     assert "\x1b" not in shown
     assert "2,700 characters to train on, 300 held out" in shown
     assert re.search(r"epoch +time +training loss +held-out loss +bits/char\n", shown)
@@ -164,7 +164,7 @@ def test_a_sample_begins_with_its_prompt_and_comes_back_from_its_seed(
 ) -> None:
     options = ("--prompt", "The ", "--length", 50, "--temperature", 2)
     status, first, err = unrolled("sample", trained, *options, "--seed", 7)
-    assert (status, err) == (0, "")
+    assert status == 0, err
     assert first.startswith("The ")
     assert len(first) == 4 + 50 + 1
     assert unrolled("sample", trained, *options, "--seed", 7)[1] == first
@@ -332,7 +332,7 @@ def test_help_needs_no_torch() -> None:
     assert "--resume" in done.stdout
 
 
-LONG = ("--epochs", "20", "--checkpoint-every", "0.1", *SMALL)
+LONG = ("--epochs", "8", "--checkpoint-every", "0.1", *SMALL)
 
 
 def _begin(text: Path, out: Path) -> "subprocess.Popen[str]":
@@ -358,9 +358,9 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, text: Path, unrolled: 
     assert process.returncode == -signal.SIGKILL
     step = RunFolder(parts).read("last")[1]["step"]
     status, _, err = unrolled("train", "lm", text, "--out", parts, *LONG, "--resume")
-    assert (status, err) == (0, "")
+    assert status == 0, err
     status, _, err = unrolled("train", "lm", text, "--out", whole, *LONG)
-    assert (status, err) == (0, "")
+    assert status == 0, err
     assert 0 < step < RunFolder(whole).read("last")[1]["step"]
     for name in ("best", "last"):
         one, other = RunFolder(whole).read(name)[0], RunFolder(parts).read(name)[0]
@@ -376,7 +376,7 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(
     process.send_signal(signal.SIGINT)
     shown, err = process.communicate()
     assert process.returncode == 130, err
-    assert err == ""
+    assert "Traceback" not in err
     stopped = re.search(r"Stopped and saved at step (\d+)", shown)
     assert stopped
     assert f"unrolled train lm --out {out} --resume" in shown

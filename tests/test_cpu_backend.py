@@ -18,7 +18,7 @@ from unrolled.backends.steps import Steps
 
 TOLERANCE = {"float64": 1e-11, "float32": 2e-5}
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
-every_cell = pytest.mark.parametrize("cell", ALL_CELLS.values(), ids=ALL_CELLS.keys())
+QUICK = {"lstm", "gru_original", "stages"}  # compiled in a quick run in every way; others in some
 RAGGED = Steps(np.array([8, 8, 6, 3, 3, 1, 1]), 9)  # the ninth row has no step at all
 
 
@@ -26,8 +26,19 @@ def sizes_for(cell, hidden_size):
     return (hidden_size if cell.name == "output" else 5), hidden_size
 
 
-@every_cell
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("cell", "dtype"),
+    [
+        pytest.param(
+            cell,
+            dtype,
+            id=f"{name}-{dtype}",
+            marks=() if dtype == "float64" or name in QUICK else pytest.mark.slow,
+        )
+        for name, cell in ALL_CELLS.items()
+        for dtype in ("float64", "float32")
+    ],
+)
 def test_both_passes_equal_the_reference(cell, dtype):
     for steps, hidden_size in (
         (Steps.dense(6, 3), 33),
@@ -36,7 +47,6 @@ def test_both_passes_equal_the_reference(cell, dtype):
         (RAGGED, 17),
     ):
         case = Case.draw(cell, steps, *sizes_for(cell, hidden_size))
-        expected = case.both_passes(reference.run)
         for reverse in (False, True):
             expected = case.both_passes(reference.run, reverse=reverse)
             found = case.both_passes(cpu.run, dtype, reverse=reverse)
@@ -44,7 +54,13 @@ def test_both_passes_equal_the_reference(cell, dtype):
             assert all(array.dtype == dtype for array in found.values())
 
 
-@every_cell
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, cell in ALL_CELLS.items()
+    ],
+)
 def test_recomputing_gives_the_same(cell):
     case = Case.draw(cell, RAGGED, *sizes_for(cell, 9))
     expected = case.both_passes(reference.run)

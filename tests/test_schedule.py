@@ -35,7 +35,11 @@ def test_no_weight_gradient_is_in_the_loop_of_the_lstm():
 
 def test_the_original_gru_needs_two_stages_and_its_gradient_three():
     forward = schedule(cells.gru_original.forward)
-    assert [products([stage]) for stage in forward.loop] == [["[U.r U.z] @ h_prev"], ["U.n @ _8"]]
+    reset = next(i.name for i in forward.loop[0].instructions if i.arguments == ("r", "h_prev"))
+    assert [products([stage]) for stage in forward.loop] == [
+        ["[U.r U.z] @ h_prev"],
+        [f"U.n @ {reset}"],
+    ]
     backward = schedule(cells.gru_original.backward)
     assert [len(stage.products) for stage in backward.loop] == [0, 1, 1]
 
@@ -47,14 +51,14 @@ def test_a_cell_without_a_product_of_the_state_has_none_in_the_loop():
 
 def test_products_of_the_input_behind_each_other_all_leave_the_loop():
     cell = OWN_CELLS["deep_input"]
-    assert products(schedule(cell.forward).before) == [
-        "A.e @ x",
-        "B.k @ e",
-        "W.h @ _3",
+    assert [product.split(" @")[0] for product in products(schedule(cell.forward).before)] == [
+        "A.e",
+        "B.k",
+        "W.h",
     ]
     assert products(schedule(cell.forward).loop) == ["U.h @ h_prev"]
     backward = schedule(cell.backward)
-    assert products(backward.loop) == ["U.hᵀ @ dh_pre"]
+    assert products(backward.loop) == ["dh_prev = U.hᵀ @ dh_pre"]
     assert [product.split(" @")[0].split("= ")[-1] for product in products(backward.after)] == [
         "W.hᵀ",
         "B.kᵀ",

@@ -34,7 +34,7 @@ def _app() -> "typer.Typer":
     """The application with all its commands."""
     import typer
 
-    from ..cli import cells, sample, show, train
+    from . import cells, sample, show, train
 
     app = typer.Typer(
         help="Recurrent sequence models in which a cell is its equations.",

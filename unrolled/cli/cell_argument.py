@@ -16,9 +16,9 @@ def find_cell(name: str) -> Cell:
         InputError: There is neither such a cell nor such a file.
         EquationError: The file's equations cannot be read.
     """
-    catalogue = getattr(cells, name, None) if name.isidentifier() else None
-    if isinstance(catalogue, Cell):
-        return catalogue
+    catalogue = cells.catalogue()
+    if name in catalogue:
+        return catalogue[name]
     try:
         return Cell.parse(Path(name).read_text(encoding="utf-8"))
     except UnicodeDecodeError:
@@ -26,7 +26,7 @@ def find_cell(name: str) -> Cell:
     except (OSError, ValueError) as error:
         if Path(name).exists():
             raise InputError(f"The cell file {name} cannot be read: {error}.") from None
-    known = ", ".join(key for key, value in vars(cells).items() if isinstance(value, Cell))
     raise InputError(
-        f"There is no cell {name!r} and no file of that name; the catalogue has {known}."
+        f"There is no cell {name!r} and no file of that name; the catalogue has "
+        f"{', '.join(catalogue)}."
     )

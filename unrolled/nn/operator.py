@@ -26,27 +26,29 @@ Gradients = tuple[Tensor | None, list[Tensor], list[Tensor]]  # of input, states
 
 @dataclass(frozen=True)
 class Direction:
-    """One direction of one layer: what the operators must know of it beside its tensors.
+    """One direction of one layer: all that its two passes need beside tensors.
 
     Attributes:
-        cell: the text of the cell.
-        sizes: numbers in the order of `Cell.sizes.letters`.
+        text: the text of the cell.
+        numbers: its sizes, in the order of `Cell.sizes.letters`.
         reverse: whether it reads the sequence from its end.
         backend: as the layer's argument names it.
     """
 
-    cell: str
-    sizes: tuple[int, ...]
+    text: str
+    numbers: tuple[int, ...]
     reverse: bool
     backend: str
 
+    @cached_property
+    def cell(self) -> Cell:
+        """The cell."""
+        return Cell.parse(self.text)
 
-@dataclass(frozen=True)
-class Plan:
-    """The programs of a cell at given sizes."""
-
-    cell: Cell
-    sizes: dict[str, int]
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Letter → number."""
+        return dict(zip(self.cell.sizes.letters, self.numbers, strict=True))
 
     @cached_property
     def adjoint(self) -> Program:
@@ -78,12 +80,17 @@ class Plan:
         )
         return output, kept
 
+    def __reduce__(self) -> Any:
+        # Copies and pickles lead to the one that is there already, with its programs.
+        return direction_of, (self.text, self.numbers, self.reverse, self.backend)
+
 
 @lru_cache(maxsize=None)
-def plan_for(cell: str, sizes: tuple[int, ...]) -> Plan:
-    """The programs of a cell, made once in a process."""
-    parsed = Cell.parse(cell)
-    return Plan(parsed, dict(zip(parsed.sizes.letters, sizes, strict=True)))
+def direction_of(text: str, numbers: tuple[int, ...], reverse: bool, backend: str) -> Direction:
+    """The one `Direction` of this process with these attributes, its programs at hand."""
+    direction = Direction(text, numbers, reverse, backend)
+    _ = direction.inference, direction.widths, direction.families
+    return direction
 
 
 @lru_cache(maxsize=32)
@@ -129,7 +136,7 @@ def recurrence(
     )
     if _watched(x):
         outputs: list[Tensor] = torch.ops.unrolled.forward(
-            x, states, parameters, active, direction.cell, direction.sizes, direction.reverse,
+            x, states, parameters, active, direction.text, direction.numbers, direction.reverse,
             direction.backend, keep,
         )  # fmt: skip
         return outputs[:-1] if keep else outputs
@@ -155,13 +162,12 @@ def _eager(
     parameters: Sequence[Tensor],
     active: Tensor | None,
 ) -> list[Tensor]:
-    plan = plan_for(direction.cell, direction.sizes)
     result: Any = eager.run(
-        plan.inference,
-        plan.sizes,
+        direction.inference,
+        direction.sizes,
         [x if active is not None else x.flatten(0, 1)],
         states,
-        dict(zip(plan.families, parameters, strict=True)),
+        dict(zip(direction.families, parameters, strict=True)),
         _steps(x, states, active),
         direction.reverse,
     )
@@ -180,9 +186,8 @@ def _forward(
     keep: bool,
 ) -> list[Tensor]:
     """The output at every step, the last states and, if asked for, what the other pass needs."""
-    plan = plan_for(direction.cell, direction.sizes)
     result = _run(
-        plan, plan.training if keep else plan.inference, direction, [x], states, parameters,
+        direction, direction.training if keep else direction.inference, [x], states, parameters,
         _steps(x, states, active),
     )  # fmt: skip
     y, *kept = (_tensor(rows, x) for rows in result.outputs)
@@ -201,19 +206,18 @@ def _backward(
     gradient_of_parameters: bool,
 ) -> list[Tensor]:
     """The gradients of the initial states, then those of the input and the families if wanted."""
-    plan = plan_for(direction.cell, direction.sizes)
-    wanted = plan.families if gradient_of_parameters else ()
+    wanted = direction.families if gradient_of_parameters else ()
     if gradient_of_input:
-        wanted = (*wanted, *plan.adjoint.outputs[0])
+        wanted = (*wanted, *direction.adjoint.outputs[0])
     result = _run(
-        plan, plan.adjoint, direction, [x, kept, dy], dstates, parameters,
+        direction, direction.adjoint, [x, kept, dy], dstates, parameters,
         _steps(x, dstates, active), frozenset(wanted),
     )  # fmt: skip
     return [
         *map(torch.from_numpy, result.states),
         *([_tensor(result.outputs[0], x)] if gradient_of_input else ()),
         *(
-            [torch.from_numpy(result.totals[family]) for family in plan.families]
+            [torch.from_numpy(result.totals[family]) for family in direction.families]
             if gradient_of_parameters
             else ()
         ),
@@ -221,9 +225,8 @@ def _backward(
 
 
 def _run(
-    plan: Plan,
-    program: Program,
     direction: Direction,
+    program: Program,
     inputs: Sequence[Tensor],
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
@@ -233,12 +236,12 @@ def _run(
     return run_kernels(
         direction.backend,
         program,
-        plan.sizes,
+        direction.sizes,
         [group.detach().numpy().reshape(steps.rows, group.shape[-1]) for group in inputs],
         [state.detach().numpy() for state in states],
         {
             family: stacked.detach().numpy()
-            for family, stacked in zip(plan.families, parameters, strict=True)
+            for family, stacked in zip(direction.families, parameters, strict=True)
         },
         steps,
         direction.reverse,
@@ -295,21 +298,20 @@ def _gradients(
         return _differentiable_gradients(
             direction, x, states, parameters, active, [dy, *dlast], gradient_of_input
         )
-    plan = plan_for(direction.cell, direction.sizes)
     if kept is None:  # a program exported for inference, and trained all the same
         kept = torch.ops.unrolled.forward(
-            x, states, parameters, active, direction.cell, direction.sizes, direction.reverse,
+            x, states, parameters, active, direction.text, direction.numbers, direction.reverse,
             direction.backend, True,
         )[-1]  # fmt: skip
     if dy is None:
-        dy = x.new_zeros(*x.shape[:-1], plan.widths[0])
+        dy = x.new_zeros(*x.shape[:-1], direction.widths[0])
     given = [
         torch.zeros_like(state) if gradient is None else gradient
         for gradient, state in zip(dlast, states, strict=True)
     ]
     if _watched(x):
         found = torch.ops.unrolled.backward(
-            x, kept, dy, given, parameters, active, direction.cell, direction.sizes,
+            x, kept, dy, given, parameters, active, direction.text, direction.numbers,
             direction.reverse, direction.backend, gradient_of_input, gradient_of_parameters,
         )  # fmt: skip
     else:
@@ -380,7 +382,7 @@ def _forward_operator(
     backend: str,
     keep: bool,
 ) -> list[Tensor]:
-    direction = Direction(cell, tuple(sizes), reverse, backend)
+    direction = direction_of(cell, tuple(sizes), reverse, backend)
     return _forward(direction, x, states, parameters, active, keep)
 
 
@@ -395,7 +397,7 @@ def _forward_shapes(
     backend: str,
     keep: bool,
 ) -> list[Tensor]:
-    output, kept = plan_for(cell, tuple(sizes)).widths
+    output, kept = direction_of(cell, tuple(sizes), reverse, backend).widths
     outputs = [x.new_empty(*x.shape[:-1], output), *(x.new_empty(s.shape) for s in states)]
     return [*outputs, x.new_empty(*x.shape[:-1], kept)] if keep else outputs
 
@@ -415,7 +417,7 @@ def _backward_operator(
     gradient_of_parameters: bool,
 ) -> list[Tensor]:
     return _backward(
-        Direction(cell, tuple(sizes), reverse, backend), x, kept, dy, dstates, parameters, active,
+        direction_of(cell, tuple(sizes), reverse, backend), x, kept, dy, dstates, parameters, active,
         gradient_of_input, gradient_of_parameters,
     )  # fmt: skip
 
@@ -441,7 +443,7 @@ def _backward_shapes(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     x, states, parameters, active, cell, sizes, reverse, backend, keep = inputs
     ctx.set_materialize_grads(False)
-    ctx.direction = Direction(cell, tuple(sizes), reverse, backend)
+    ctx.direction = direction_of(cell, tuple(sizes), reverse, backend)
     ctx.states, ctx.keep, ctx.ragged = len(states), keep, active is not None
     extra = [*([active] if ctx.ragged else ()), *(output[-1:] if keep else ())]
     ctx.save_for_backward(*extra, x, *states, *parameters)

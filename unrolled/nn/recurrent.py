@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ..cell import Cell
 from ..errors import InputError
 from .choice import check_name
-from .operator import Direction, recurrence
+from .operator import Direction, direction_of, recurrence
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -65,7 +65,7 @@ class Layers(nn.Module):
             for ending in ("", "_reverse")[: 1 + bidirectional]:
                 self._suffixes.append(f"_l{layer}{ending}")
                 numbers = tuple(sizes[letter] for letter in letters)
-                self._directions.append(Direction(text, numbers, bool(ending), backend))
+                self._directions.append(direction_of(text, numbers, bool(ending), backend))
             self._state_sizes = [sizes[cell.sizes.values[state]] for state in cell.states]
             width = self._state_sizes[0] * (1 + bidirectional)
 
@@ -259,8 +259,7 @@ class Recurrent(Layers):
         kinds = cell.equations.kinds
         self._names: list[list[str]] = []
         for suffix, direction in zip(self._suffixes, self._directions, strict=True):
-            sizes = dict(zip(cell.sizes.letters, direction.sizes, strict=True))
-            shapes = cell.parameter_shapes(sizes)
+            shapes = cell.parameter_shapes(direction.sizes)
             self._names.append([f"{family}{suffix}" for family in shapes])
             for family, shape in shapes.items():
                 empty = torch.empty(shape, device=device, dtype=dtype)

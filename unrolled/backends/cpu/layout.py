@@ -147,7 +147,12 @@ class Layout:
 
     def _place_products(self) -> None:
         for section, stages in enumerate(self.sections):
-            for product in (product for stage in stages for product in stage.products):
+            numbered = [(n, p) for n, stage in enumerate(stages) for p in stage.products]
+            for number, product in numbered:
+                state = self._state_made_by(product, number) if section == LOOP else None
+                if state is not None:
+                    self.results[product] = self.states[state]
+                    continue
                 if section != LOOP:
                     whole = [n for n in self.outputs if self.slabs[n].values == product.results]
                     free = [name for name in whole if name not in self.results.values()]
@@ -159,6 +164,21 @@ class Layout:
                 operand = product.operands[0] if len(product.operands) == 1 else "gates"
                 wish = f"{families}{mark}_{operand}".replace("__", "_")
                 self.results[product] = self._add(wish, product.results, steps=section != LOOP)
+
+    def _state_made_by(self, product: Product, number: int) -> str | None:
+        """The state that a product makes whole, if it can be written where the old one lies."""
+        program = self.schedule.program
+        for received, handed_on in program.carried:
+            elsewhere = {*(v for i in program.instructions for v in i.operands)}
+            elsewhere |= {v for group in program.outputs for v in group}
+            elsewhere |= {v for total in program.totals for v in total.factors}
+            later = self.schedule.loop[number:]
+            reads = {v for stage in later for i in stage.instructions for v in i.operands}
+            reads |= {v for stage in later for p in stage.products for v in p.operands}
+            kept = {v for group in program.outputs for v in group}
+            if product.results == (handed_on,) and handed_on not in elsewhere:
+                return None if received in reads | kept else received
+        return None
 
     def _place_operands(self) -> None:
         """Give every product its operands side by side; those of the loop in an array alone."""
@@ -252,8 +272,9 @@ class Layout:
         for section, stages in enumerate(self.sections):
             for number, stage in enumerate(stages):
                 for product in stage.products:
-                    where = (LOOP, 0) if section == BEFORE else (section, number)
-                    places |= dict.fromkeys(product.results, where)
+                    if self.results[product] not in self.states.values():
+                        where = (LOOP, 0) if section == BEFORE else (section, number)
+                        places |= dict.fromkeys(product.results, where)
         for value, (section, number) in places.items():
             if value not in computed and (self.homes(value) or value in handed_on):
                 yield value, section, number
