@@ -74,7 +74,7 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, torch {torch.__version__}"
     )
-    print("microseconds a step: ours, torch.nn; ratio; part of the modelled limit that ours reaches")
+    print("microseconds a step: ours, torch.nn; ratio; the part of the modelled limit reached")
     print(f"{'':27} | {'inference':>32} | {'training':>32}")
     for name in GATES:
         for shape in SHAPES:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from unrolled.cli.display import TrainingDisplay, Units, clock
 from unrolled.data.text import builtin_text
 from unrolled.training.checkpoint import CheckpointError, RunFolder
 from unrolled.training.language import Evaluated, StepDone
+from unrolled.training.language_run import LanguageSettings
 
 SMALL = ("--hidden", "12", "--embedding", "8", "--batch", "4", "--window", "16")
 COMMAND = (sys.executable, "-c", "from unrolled.cli import main; main()")
@@ -330,6 +332,26 @@ def test_help_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0
     assert "--resume" in done.stdout
+
+
+def test_the_help_tells_the_defaults(unrolled: Run, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    _, shown, _ = unrolled("train", "lm", "--help")
+    told = dict(re.findall(r"--([a-z-]+) .*Default: (.+?)\. *│", shown))
+    settings = asdict(LanguageSettings())
+    unset = {name for name, value in settings.items() if value is None}
+    assert unset == {"minutes", "epochs", "learning_rate"}
+    for name, value in settings.items():
+        if name == "tied":
+            assert told[name] == ("tied" if value else "no-tied")
+        elif name not in unset:
+            shown_value = f"{value:g}" if isinstance(value, float) else str(value)
+            assert told[name.replace("_", "-")].split(",")[0] == shown_value
+    rate = LanguageSettings().training().learning_rate.peak
+    assert told["learning-rate"] == f"{rate} for adam, 0.5 for sgd"
+    assert told["minutes"].startswith("2,")
+    assert told["cell"] == "lstm"
 
 
 LONG = ("--epochs", "8", "--checkpoint-every", "0.1", *SMALL)

@@ -130,9 +130,7 @@ def test_its_gradient_is_that_of_the_adjoint_program() -> None:
     dy, *dlast = (weight.numpy() for weight in weights)
     expected = reference.run(adjoint, sizes, [x, kept, dy], dlast, families, steps)
     assert_equal(
-        reference.Result(
-            found[:1], found[1:3], dict(zip(families, found[3:], strict=True))
-        ),
+        reference.Result(found[:1], found[1:3], dict(zip(families, found[3:], strict=True))),
         expected,
     )
 

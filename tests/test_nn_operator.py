@@ -99,7 +99,9 @@ def test_export_with_any_length_and_batch(model, strict: bool, tmp_path) -> None
 
 @pytest.mark.slow
 def test_an_exported_program_runs_in_another_process(tmp_path) -> None:
-    cell = Cell.parse("def mine(x, h_prev, *, W, U):\n  h = tanh(W.h @ x) - U.h @ h_prev\n  return h")
+    cell = Cell.parse(
+        "def mine(x, h_prev, *, W, U):\n  h = tanh(W.h @ x) - U.h @ h_prev\n  return h"
+    )
     layer = Recurrent(cell, 3, 5)
     x = torch.randn(4, 2, 3)
     program = torch.export.export(Model(layer, 5), (x,))
@@ -327,8 +329,9 @@ def test_an_unknown_backend() -> None:
 def test_mixed_dtypes() -> None:
     with pytest.raises(InputError) as error:
         LSTM(3, 4)(torch.randn(5, 2, 3, dtype=DOUBLE))
-    assert "the input is float64 on cpu, and a state or parameter of the layer is float32 on cpu" in (
-        str(error.value)
+    assert (
+        "the input is float64 on cpu, and a state or parameter of the layer is float32 on cpu"
+        in (str(error.value))
     )
 
 

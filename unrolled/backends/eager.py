@@ -67,15 +67,34 @@ def run(
     Returns:
         Outputs, last states and totals as tensors.
     """
-    numbers = {**sizes, ONE: 1}
     counts: list[int] = steps.active.tolist()
-    evaluation = _Evaluation(split_blocks(program, numbers, parameters), inputs[0])
-    rows = _given(program, numbers, inputs, steps, reverse)
+    outputs, last, totals = unroll(program, sizes, inputs, states, parameters, counts, reverse)
+    return Result(tuple(outputs), tuple(last), totals)  # type: ignore[arg-type]
+
+
+def unroll(
+    program: Program,
+    sizes: Mapping[str, int],
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor],
+    parameters: Mapping[str, Tensor],
+    counts: Sequence[int],
+    reverse: bool = False,
+) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
+    """The same, given how many rows take part at each step, for torch's compilers to follow.
+
+    Returns:
+        Outputs, last states, and family → total.
+    """
+    numbers = {**sizes, ONE: 1}
+    like = inputs[0]
+    evaluation = _Evaluation(split_blocks(program, numbers, parameters), like)
+    rows = _given(program, numbers, inputs, counts, reverse)
     loop = []
     for instruction in program.instructions:
         if all(name in rows or name in evaluation.blocks for name in instruction.operands):
             size = numbers[program.sizes[instruction.name]]
-            rows[instruction.name] = evaluation(instruction, rows).expand(inputs[0].shape[0], size)
+            rows[instruction.name] = evaluation(instruction, rows).expand(like.shape[0], size)
         else:
             loop.append(instruction)
     forwards = reverse == program.adjoint
@@ -84,18 +103,18 @@ def run(
     def wanted(name: str) -> Tensor:
         if name in rows:
             return rows[name]
-        return torch.cat(series[name]) if counts else inputs[0].new_zeros(
-            0, numbers[program.sizes[name]]
-        )  # fmt: skip
+        if not counts:
+            return like.new_zeros(0, numbers[program.sizes[name]])
+        return torch.cat(series[name])
 
     outputs = [
         torch.cat([wanted(value) for value in group], dim=1)
         if group
-        else inputs[0].new_zeros(inputs[0].shape[0], 0)
+        else like.new_zeros(like.shape[0], 0)
         for group in program.outputs
     ]
     totals = _totals(program, evaluation.blocks, wanted) if program.totals else {}
-    return Result(tuple(outputs), tuple(last), totals)  # type: ignore[arg-type]
+    return outputs, last, totals
 
 
 class _Evaluation:
@@ -135,7 +154,7 @@ def _given(
     program: Program,
     numbers: Mapping[str, int],
     inputs: Sequence[Tensor],
-    steps: Steps,
+    counts: Sequence[int],
     reverse: bool,
 ) -> dict[str, Tensor]:
     """The values that come from outside, for the rows of all steps."""
@@ -144,12 +163,14 @@ def _given(
         widths = [numbers[program.sizes[value]] for value in group]
         rows |= zip(group, array.split(widths, dim=1) if group else (), strict=True)
     if any(STEP_NUMBER in instruction.operands for instruction in program.instructions):
+        # From the end, the number of a step depends on how long the row is.
+        lengths = [sum(row < count for count in counts) for row in range(max(counts, default=0))]
         numbered = [
-            steps.lengths[:count] - step if reverse else [step + 1] * count
-            for step, count in enumerate(steps.active.tolist())
+            lengths[row] - step if reverse else step + 1
+            for step, count in enumerate(counts)
+            for row in range(count)
         ]
-        flat = [float(number) for of_step in numbered for number in of_step]
-        rows[STEP_NUMBER] = inputs[0].new_tensor(flat)[:, None]
+        rows[STEP_NUMBER] = inputs[0].new_tensor([float(number) for number in numbered])[:, None]
     return rows
 
 

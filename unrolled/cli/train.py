@@ -24,50 +24,50 @@ def language_model(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FILE]...",
+            metavar="FILE",
             show_default=False,
             help="UTF-8 text; by default Python's language reference.",
         ),
     ] = None,
     cell: Annotated[
         str | None,
-        _option("A cell of the catalogue, or a file with a cell's equations. [default: lstm]"),
+        _option("A cell of the catalogue, or a file with a cell's equations. Default: lstm."),
     ] = None,
     level: Annotated[
-        str | None, _option("Tokens: character, byte or word. [default: character]")
+        str | None, _option("Tokens: character, byte or word. Default: character.")
     ] = None,
-    hidden: Annotated[int | None, _option("Hidden size H. [default: 256]")] = None,
-    layers: Annotated[int | None, _option("Layers. [default: 1]")] = None,
-    embedding: Annotated[int | None, _option("Embedding size. [default: 64]")] = None,
+    hidden: Annotated[int | None, _option("Hidden size H. Default: 256.")] = None,
+    layers: Annotated[int | None, _option("Layers. Default: 1.")] = None,
+    embedding: Annotated[int | None, _option("Embedding size. Default: 64.")] = None,
     tied: Annotated[
         bool | None,
-        _option("Whether the output layer shares the embedding's weights. [default: no-tied]"),
+        _option("Whether the output layer shares the embedding's weights. Default: tied."),
     ] = None,
     dropout: Annotated[
-        float | None, _option("Dropout around and between the layers. [default: 0.2]")
+        float | None, _option("Dropout around and between the layers. Default: 0.2.")
     ] = None,
     minutes: Annotated[
-        float | None, _option("Train for so many minutes. [default: 2, without --epochs]")
+        float | None, _option("Train for so many minutes. Default: 2, without --epochs.")
     ] = None,
     epochs: Annotated[int | None, _option("Train for so many passes over the text.")] = None,
-    batch: Annotated[int | None, _option("Parallel streams B. [default: 16]")] = None,
+    batch: Annotated[int | None, _option("Parallel streams B. Default: 16.")] = None,
     window: Annotated[
-        int | None, _option("Steps T of truncated backpropagation. [default: 64]")
+        int | None, _option("Steps T of truncated backpropagation. Default: 32.")
     ] = None,
-    optimizer: Annotated[str | None, _option("adam or sgd. [default: adam]")] = None,
+    optimizer: Annotated[str | None, _option("adam or sgd. Default: adam.")] = None,
     learning_rate: Annotated[
-        float | None, _option("Peak learning rate. [default: 0.006 for adam, 0.5 for sgd]")
+        float | None, _option("Peak learning rate. Default: 0.015 for adam, 0.5 for sgd.")
     ] = None,
     weight_decay: Annotated[
-        float | None, _option("Decay of the weight matrices. [default: 0.05]")
+        float | None, _option("Decay of the weight matrices. Default: 0.1.")
     ] = None,
-    clip: Annotated[float | None, _option("Largest norm of the gradient. [default: 1]")] = None,
+    clip: Annotated[float | None, _option("Largest norm of the gradient. Default: 1.")] = None,
     average: Annotated[
-        float | None, _option("Decay of the averaged weights, 0 for none. [default: 0.995]")
+        float | None, _option("Decay of the averaged weights, 0 for none. Default: 0.995.")
     ] = None,
-    seed: Annotated[int | None, _option("Seed of all chance. [default: 1]")] = None,
+    seed: Annotated[int | None, _option("Seed of all chance. Default: 1.")] = None,
     checkpoint_every: Annotated[
-        float | None, _option("Most seconds between two checkpoints. [default: 30]")
+        float | None, _option("Most seconds between two checkpoints. Default: 30.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder.")

@@ -25,12 +25,12 @@ def check_name(backend: str) -> None:
         InputError: if there is no such backend.
     """
     if backend not in BACKENDS:
-        raise InputError(f"there is no backend {backend!r}; the backends are {', '.join(BACKENDS)}.")
+        raise InputError(
+            f"there is no backend {backend!r}; the backends are {', '.join(BACKENDS)}."
+        )
 
 
-def choose(
-    backend: str, x: Tensor, states: Sequence[Tensor], parameters: Sequence[Tensor]
-) -> str:
+def choose(backend: str, x: Tensor, states: Sequence[Tensor], parameters: Sequence[Tensor]) -> str:
     """The backend that runs these tensors: `"cpu"`, `"reference"` or `"eager"`.
 
     Raises:

@@ -162,16 +162,16 @@ def _eager(
     parameters: Sequence[Tensor],
     active: Tensor | None,
 ) -> list[Tensor]:
-    result: Any = eager.run(
+    outputs, last, _ = eager.unroll(
         direction.inference,
         direction.sizes,
-        [x if active is not None else x.flatten(0, 1)],
+        [x.flatten(0, 1) if active is None else x],
         states,
         dict(zip(direction.families, parameters, strict=True)),
-        _steps(x, states, active),
+        [x.shape[1]] * x.shape[0] if active is None else active.tolist(),
         direction.reverse,
     )
-    return [result.outputs[0].reshape(*x.shape[:-1], -1), *result.states]
+    return [outputs[0].reshape(*x.shape[:-1], direction.widths[0]), *last]
 
 
 # The two passes on CPU tensors.

@@ -169,9 +169,7 @@ class Layers(nn.Module):
     ) -> list[Sequence[Tensor]]:
         return self._apart(self._states_given(state, batch, alone), x, batch)
 
-    def _apart(
-        self, given: list[Tensor] | None, x: Tensor, batch: int
-    ) -> list[Sequence[Tensor]]:
+    def _apart(self, given: list[Tensor] | None, x: Tensor, batch: int) -> list[Sequence[Tensor]]:
         """For each state one tensor (B, size) for each direction of each layer."""
         if given is None:
             return [
@@ -191,6 +189,10 @@ class Layers(nn.Module):
                 f"{'was' if len(parts) == 1 else 'were'} given."
             )
         for name, part, size in zip(names, parts, self._state_sizes, strict=True):
+            if not isinstance(part, Tensor):
+                raise InputError(
+                    f"the initial state {name} is a tensor; found {type(part).__name__}."
+                )
             count = len(self._directions)
             expected = (count, size) if alone else (count, batch, size)
             if tuple(part.shape) != expected:
