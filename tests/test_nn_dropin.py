@@ -1,4 +1,4 @@
-"""`unrolled.nn.RNN`, `GRU` and `LSTM` in the place of torch's: the numbers, the names, the errors."""
+"""`unrolled.nn.RNN`, `GRU` and `LSTM` in the place of torch's: numbers, names, errors."""
 
 import copy
 import inspect

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from unrolled import BackendError, Cell, InputError, cells
-from unrolled.nn import GRU, LSTM, Recurrent, choice, operator
+from unrolled.nn import GRU, LSTM, Recurrent, choice
+from unrolled.nn import direction as direction_module
 
 DOUBLE = torch.float64
 
@@ -141,14 +142,14 @@ def test_opcheck(ragged: bool, keep: bool) -> None:
     families = [p if keep else p.detach() for p in layer._families(0)]
     arguments = (direction.text, list(direction.numbers), True, "auto")
     torch.library.opcheck(
-        torch.ops.unrolled.forward, (x, states, families, active, *arguments, keep)
+        torch.ops.unrolled.forward, (x, states, families, active, keep, *arguments)
     )
-    y, *last, kept = operator._forward(direction, x, states, families, active, keep=True)
+    y, *last, kept = direction_module.forward(direction, x, states, families, active, keep=True)
     families = [family.detach() for family in families]
     for wanted in ((True, True), (False, False), (False, True)):
         torch.library.opcheck(
             torch.ops.unrolled.backward,
-            (x.detach(), kept, y, last, families, active, *arguments, *wanted),
+            (x.detach(), kept, y, last, families, active, *wanted, *arguments),
         )
 
 
@@ -173,14 +174,14 @@ def test_gradcheck(backend: str) -> None:
 def test_gradients_are_computed_only_where_asked_for(monkeypatch) -> None:
     seen = []
 
-    def watch(backend, program, *rest, run=operator.run_kernels):
+    def watch(backend, program, *rest, run=direction_module.run_kernels):
         if program.adjoint:
             seen.append(rest[-1])
         elif len(program.outputs) > 1:
             seen.append("kept")
         return run(backend, program, *rest)
 
-    monkeypatch.setattr(operator, "run_kernels", watch)
+    monkeypatch.setattr(direction_module, "run_kernels", watch)
     layer = LSTM(3, 4)
     x = torch.randn(5, 2, 3)
     layer(x)[0].sum().backward()
@@ -243,7 +244,7 @@ def test_second_derivatives_of_the_watched_operator() -> None:
 
     def run(x, *families):
         return torch.ops.unrolled.forward(
-            x, states, families, None, direction.text, direction.numbers, False, "auto", True
+            x, states, families, None, True, direction.text, direction.numbers, False, "auto"
         )[0]
 
     with pytest.warns(UserWarning, match="second derivative"):
@@ -283,8 +284,9 @@ def test_forward_mode_runs_eagerly() -> None:
     x, direction = torch.randn(2, 5, 2, 3, dtype=DOUBLE)
     step = 1e-6
     expected = (layer(x + step * direction)[0] - layer(x - step * direction)[0]) / (2 * step)
-    with torch.autograd.forward_ad.dual_level(), pytest.warns(UserWarning, match="forward-mode"):
-        y, _ = layer(torch.autograd.forward_ad.make_dual(x, direction))
+    with torch.autograd.forward_ad.dual_level():
+        with pytest.warns(UserWarning, match="forward-mode"):
+            y, _ = layer(torch.autograd.forward_ad.make_dual(x, direction))
         found = torch.autograd.forward_ad.unpack_dual(y).tangent
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
 
@@ -292,7 +294,8 @@ def test_forward_mode_runs_eagerly() -> None:
 def test_other_dtypes_run_eagerly_and_say_so_once() -> None:
     layer = LSTM(3, 4, dtype=torch.bfloat16)
     x = torch.randn(5, 2, 3, dtype=torch.bfloat16)
-    with pytest.warns(UserWarning) as said:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         y, _ = layer(x)
         layer(x)
     assert y.dtype == torch.bfloat16

@@ -6,6 +6,7 @@ its derivative, backpropagation through time, which runs from the last step to t
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from .language.equations import Equations
 from .language.expressions import Apply, Block, Expression, Name, Number
@@ -97,6 +98,11 @@ class Program:
     adjoint: bool = False
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Kernels are looked up by their program at every call.
         return hash((self.name, self.instructions, self.outputs, self.totals))
 
     @property

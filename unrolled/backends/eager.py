@@ -161,7 +161,9 @@ def _given(
     rows: dict[str, Tensor] = {}
     for group, array in zip(program.inputs, inputs, strict=True):
         widths = [numbers[program.sizes[value]] for value in group]
-        rows |= zip(group, array.split(widths, dim=1) if group else (), strict=True)
+        rows |= zip(
+            group, torch.split_with_sizes(array, widths, dim=1) if group else (), strict=True
+        )
     if any(STEP_NUMBER in instruction.operands for instruction in program.instructions):
         # From the end, the number of a step depends on how long the row is.
         lengths = [sum(row < count for count in counts) for row in range(max(counts, default=0))]
@@ -187,7 +189,11 @@ def _loop(
     needed = {name for instruction in loop for name in instruction.operands}
     needed |= {handed_on for _, handed_on in program.carried}
     # Split once: its derivative is one concatenation, where slices would cost one sum a step.
-    parts = {name: value.split(counts) for name, value in rows.items() if name in needed}
+    parts = {
+        name: torch.split_with_sizes(value, counts)
+        for name, value in rows.items()
+        if name in needed
+    }
     series: dict[str, list[Tensor]] = {name: [] for name in program.wanted if name not in rows}
     carried = list(states)
     for step in range(len(counts)) if forwards else reversed(range(len(counts))):

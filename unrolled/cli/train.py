@@ -43,9 +43,7 @@ def language_model(
         bool | None,
         _option("Whether the output layer shares the embedding's weights. Default: tied."),
     ] = None,
-    dropout: Annotated[
-        float | None, _option("Dropout around and between the layers. Default: 0.2.")
-    ] = None,
+    dropout: Annotated[float | None, _option("Dropout after each layer. Default: 0.2.")] = None,
     minutes: Annotated[
         float | None, _option("Train for so many minutes. Default: 2, without --epochs.")
     ] = None,
@@ -56,12 +54,12 @@ def language_model(
     ] = None,
     optimizer: Annotated[str | None, _option("adam or sgd. Default: adam.")] = None,
     learning_rate: Annotated[
-        float | None, _option("Peak learning rate. Default: 0.015 for adam, 0.5 for sgd.")
+        float | None, _option("Peak learning rate. Default: 0.01 for adam, 0.5 for sgd.")
     ] = None,
     weight_decay: Annotated[
         float | None, _option("Decay of the weight matrices. Default: 0.1.")
     ] = None,
-    clip: Annotated[float | None, _option("Largest norm of the gradient. Default: 1.")] = None,
+    clip: Annotated[float | None, _option("Largest norm of the gradient. Default: 0.25.")] = None,
     average: Annotated[
         float | None, _option("Decay of the averaged weights, 0 for none. Default: 0.995.")
     ] = None,

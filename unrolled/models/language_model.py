@@ -12,8 +12,8 @@ State = Tensor | tuple[Tensor, ...]
 class LanguageModel(nn.Module):
     """Embedding, deep recurrent stack, output layer: logits for the next token at every step.
 
-    Dropout acts on what goes into the stack, between its layers and on what comes out of it,
-    never from one time step to the next (Zaremba et al. 2014).
+    Dropout acts on what comes out of each layer, never from one time step to the next (Zaremba
+    et al. 2014).
 
     Args:
         vocabulary_size: Number of tokens, V.
@@ -66,7 +66,7 @@ class LanguageModel(nn.Module):
         Returns:
             Logits of shape (T, B, V), and the state after the last step.
         """
-        y, state = self.recurrent(self.dropout(self.embedding(tokens)), state)
+        y, state = self.recurrent(self.embedding(tokens), state)
         logits: Tensor = self.output(self.projection(self.dropout(y)))
         return logits, state
 

@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 from ..cell import Cell
 from ..errors import InputError
 from .choice import check_name
-from .operator import Direction, direction_of, recurrence
+from .direction import Direction, direction_of
+from .operator import recurrence
 
 State = Tensor | tuple[Tensor, ...]
 

@@ -197,7 +197,7 @@ class GRU(_TorchLayers):
 
     def _biases(self, bias_ih: Tensor, bias_hh: Tensor) -> list[Tensor]:
         H = self.hidden_size
-        outside, inside = bias_hh.split([2 * H, H])
+        outside, inside = bias_hh.tensor_split((2 * H,))
         return [bias_ih + nn.functional.pad(outside, (0, H)), inside]
 
 

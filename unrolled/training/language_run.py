@@ -28,14 +28,14 @@ from .schedule import Budget, LearningRate
 
 TASK = "language model"
 _DEFAULT_MINUTES = 2.0
-_DEFAULT_RATES = {"adam": 0.015, "sgd": 0.5}
+_DEFAULT_RATES = {"adam": 0.01, "sgd": 0.5}
 
 
 @dataclass(frozen=True)
 class LanguageSettings:
     """Everything about a run that a user chooses, besides the text and the cell.
 
-    Without minutes and epochs the budget is two minutes; without a learning rate it is 0.015 for
+    Without minutes and epochs the budget is two minutes; without a learning rate it is 0.01 for
     Adam and 0.5 for SGD. The other arguments are those of `build_vocabulary`, `LanguageModel`,
     `TrainingSettings` and `make_optimizer`.
     """
@@ -53,7 +53,7 @@ class LanguageSettings:
     optimizer: str = "adam"
     learning_rate: float | None = None
     weight_decay: float = 0.1
-    clip: float = 1.0
+    clip: float = 0.25
     average: float = 0.995
     seed: int = 1
     checkpoint_every: float = 30.0

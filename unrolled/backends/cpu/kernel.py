@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...language.sizes import ONE
 from ...program import Program
 from ...schedule import Outer, Product, schedule
 from .. import files
@@ -21,6 +22,9 @@ from .text import PACK, FunctionText, imports, loop_products
 from .threads import run_in_rows
 
 Matmul = Callable[[Array, Array, Array], Any]
+
+# Work below which another thread costs more than it brings: about 30 µs of it.
+THREAD_WORK = 1_000_000
 
 log = logging.getLogger("unrolled")
 
@@ -104,9 +108,18 @@ class Kernel:
         """The kernel's file as a module."""
         return files.load(self.path)
 
-    @cached_property
-    def _compiled(self) -> dict[str, Callable[..., None]]:
-        return {name: getattr(self.module, name) for name in self.functions}
+    @cache  # noqa: B019 - kernels live as long as the process
+    def compiled(self, name: str) -> Callable[..., None]:
+        """One of the kernel's functions; Numba compiles it when it is called first."""
+        cached = self.path.parent / "__pycache__"
+        if not any(cached.glob(f"{self.path.stem}.{name}-*.nbi")):  # no process has done it yet
+            log.warning(
+                "Unrolled compiles the CPU kernel of %s (%s), once: some seconds.",
+                self.program.name,
+                self.dtype,
+            )
+        function: Callable[..., None] = getattr(self.module, name)
+        return function
 
     # running it
 
@@ -162,11 +175,22 @@ class _Call:
         self.steps = steps
         self.reverse = reverse
         self.matmul = matmul
-        self.threads = threads
+        self.threads = min(threads, 1 + steps.rows * self._work_of_a_row() // THREAD_WORK)
         self.parameters = parameters
         self.places = block_rows(kernel.program, sizes)
         self.arrays: dict[str, Array] = {}
         self._take(inputs, states)
+
+    def _work_of_a_row(self) -> int:
+        """About how many multiplications one step of one row takes."""
+        sizes = {**self.sizes, ONE: 1}
+        units = sum(sizes[self.program.sizes[i.name]] for i in self.program.instructions)
+        return 8 * units + sum(
+            sizes[size] * sizes[self.program.shapes[block][1]]
+            for product in loop_products(self.layout)
+            for block in product.blocks
+            for size in self.program.shapes[block][:1]
+        )
 
     def _take(self, inputs: Sequence[Array], states: Sequence[Array]) -> None:
         layout, dtype = self.layout, self.kernel.dtype
@@ -229,9 +253,7 @@ class _Call:
             numbers[argument] if argument in numbers else self.arrays[argument]
             for argument in text.arguments
         ]
-        function = self.kernel._compiled[name]
-        if not function.signatures:  # type: ignore[attr-defined]
-            _announce(self.kernel, name)
+        function = self.kernel.compiled(name)
         steps = self.steps
         run_in_rows(
             self.threads,
@@ -270,11 +292,12 @@ class _Call:
 
     def _totals(self, wanted: frozenset[str] | None) -> dict[str, Array]:
         dtype = self.kernel.dtype
-        with_totals = {total.parameter.split(".")[0] for total in self.program.totals}
+        if not self.program.adjoint:
+            return {}
         totals = {
             family: np.zeros(shape, dtype)
             for family, shape in family_shapes(self.program, self.sizes).items()
-            if (wanted is None or family in wanted) and (with_totals or self.program.adjoint)
+            if wanted is None or family in wanted
         }
         for outer in self.kernel.schedule.outers:
             if any(block.split(".")[0] in totals for block in outer.blocks):
@@ -307,17 +330,6 @@ class _Call:
 
 def _outputs(program: Program) -> frozenset[str]:
     return frozenset(value for group in program.outputs for value in group)
-
-
-def _announce(kernel: Kernel, function: str) -> None:
-    """Say that a compilation is about to take a while, unless an earlier process has done it."""
-    cached = kernel.path.parent / "__pycache__"
-    if not any(cached.glob(f"{kernel.path.stem}.{function}-*.nbi")):
-        log.warning(
-            "Unrolled compiles the CPU kernel of %s (%s), once: some seconds.",
-            kernel.program.name,
-            kernel.dtype,
-        )
 
 
 @cache

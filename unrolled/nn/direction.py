@@ -1,0 +1,216 @@
+"""One direction of one layer: what its two passes need, and the passes on CPU tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backends import eager
+from ..backends.steps import Result, Steps
+from ..cell import Cell
+from ..derivative import kept_values
+from ..language.sizes import ONE
+from ..program import Program
+from .choice import run_kernels
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction of one layer: all that its two passes need beside tensors.
+
+    Attributes:
+        text: the text of the cell.
+        numbers: its sizes, in the order of `Cell.sizes.letters`.
+        reverse: whether it reads the sequence from its end.
+        backend: as the layer's argument names it.
+    """
+
+    text: str
+    numbers: tuple[int, ...]
+    reverse: bool
+    backend: str
+
+    @cached_property
+    def cell(self) -> Cell:
+        """The cell."""
+        return Cell.parse(self.text)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Letter → number."""
+        return dict(zip(self.cell.sizes.letters, self.numbers, strict=True))
+
+    @cached_property
+    def inference(self) -> Program:
+        """The forward pass that keeps nothing."""
+        return self.cell.forward.with_outputs((self.cell.states[0],))
+
+    @cached_property
+    def training(self) -> Program:
+        """The forward pass that keeps what the backward pass needs."""
+        return self.cell.forward.with_outputs((self.cell.states[0],), kept_values(self.adjoint))
+
+    @cached_property
+    def adjoint(self) -> Program:
+        """The backward pass."""
+        return self.cell.backward
+
+    @cached_property
+    def families(self) -> tuple[str, ...]:
+        """The families of parameters, in the order in which their tensors come."""
+        return tuple(family for family, blocks in self.cell.program.families.items() if blocks)
+
+    @cached_property
+    def widths(self) -> tuple[int, int]:
+        """The sizes of the output and of all kept values together."""
+        numbers = {**self.sizes, ONE: 1}
+        output, kept = (
+            sum(numbers[self.training.sizes[value]] for value in group)
+            for group in self.training.outputs
+        )
+        return output, kept
+
+    def __reduce__(self) -> Any:
+        # Copies and pickles lead to the one that is there already, with its programs.
+        return direction_of, (self.text, self.numbers, self.reverse, self.backend)
+
+
+@cache
+def direction_of(text: str, numbers: tuple[int, ...], reverse: bool, backend: str) -> Direction:
+    """The one `Direction` of this process with these attributes, its programs at hand."""
+    direction = Direction(text, numbers, reverse, backend)
+    _ = direction.inference, direction.widths, direction.families
+    return direction
+
+
+def forward(
+    direction: Direction,
+    x: Tensor,
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    active: Tensor | None,
+    keep: bool,
+) -> list[Tensor]:
+    """Run forward on CPU tensors.
+
+    Args:
+        direction: what to run.
+        x: (T, B, I), or (rows of all steps, I) where `active` is given.
+        states: the initial states, each (B, size).
+        parameters: the stacked families.
+        active: (T,) how many rows take part at each step, int64; all if None.
+        keep: whether `backward` will follow.
+
+    Returns:
+        The output at every step, the last states and, with `keep`, what `backward` needs.
+    """
+    program = direction.training if keep else direction.inference
+    result = _run(direction, program, [x], states, parameters, _steps(x, states, active))
+    y, *kept = (_tensor(rows, x) for rows in result.outputs)
+    return [y, *map(torch.from_numpy, result.states), *kept]
+
+
+def backward(
+    direction: Direction,
+    x: Tensor,
+    kept: Tensor,
+    dy: Tensor,
+    dlast: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    active: Tensor | None,
+    gradient_of_input: bool,
+    gradient_of_parameters: bool,
+) -> list[Tensor]:
+    """Run backward on CPU tensors.
+
+    Args:
+        direction: what to run.
+        x: the input, as `forward` took it.
+        kept: what `forward` kept.
+        dy: the gradient of the output at every step.
+        dlast: the gradients of the last states.
+        parameters: the stacked families.
+        active: as `forward` took it.
+        gradient_of_input: whether dx is wanted.
+        gradient_of_parameters: whether the gradients of the families are wanted.
+
+    Returns:
+        The gradients of the initial states, then those wanted: dx, then each family's.
+    """
+    wanted = direction.families if gradient_of_parameters else ()
+    if gradient_of_input:
+        wanted = (*wanted, *direction.adjoint.outputs[0])
+    steps = _steps(x, dlast, active)
+    result = _run(
+        direction, direction.adjoint, [x, kept, dy], dlast, parameters, steps, frozenset(wanted)
+    )
+    found = [torch.from_numpy(state) for state in result.states]
+    if gradient_of_input:
+        found.append(_tensor(result.outputs[0], x))
+    if gradient_of_parameters:
+        found += [torch.from_numpy(result.totals[family]) for family in direction.families]
+    return found
+
+
+def forward_eager(
+    direction: Direction,
+    x: Tensor,
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    active: Tensor | None,
+) -> list[Tensor]:
+    """As `forward`, with torch's own operations, which torch can differentiate and transform."""
+    outputs, last, _ = eager.unroll(
+        direction.inference,
+        direction.sizes,
+        [x.flatten(0, 1) if active is None else x],
+        states,
+        dict(zip(direction.families, parameters, strict=True)),
+        [x.shape[1]] * x.shape[0] if active is None else active.tolist(),
+        direction.reverse,
+    )
+    return [outputs[0].reshape(*x.shape[:-1], direction.widths[0]), *last]
+
+
+@lru_cache(maxsize=32)
+def _dense_steps(length: int, batch: int) -> Steps:
+    return Steps.dense(length, batch)
+
+
+def _steps(x: Tensor, states: Sequence[Tensor], active: Tensor | None) -> Steps:
+    if active is None:
+        return _dense_steps(x.shape[0], x.shape[1])
+    return Steps(active.numpy(), states[0].shape[0])
+
+
+def _run(
+    direction: Direction,
+    program: Program,
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    steps: Steps,
+    wanted: frozenset[str] | None = None,
+) -> Result:
+    return run_kernels(
+        direction.backend,
+        program,
+        direction.sizes,
+        [group.numpy(force=True).reshape(steps.rows, group.shape[-1]) for group in inputs],
+        [state.numpy(force=True) for state in states],
+        {
+            family: stacked.numpy(force=True)
+            for family, stacked in zip(direction.families, parameters, strict=True)
+        },
+        steps,
+        direction.reverse,
+        wanted,
+    )
+
+
+def _tensor(rows: Any, x: Tensor) -> Tensor:
+    """The rows of all steps, shaped as `x`."""
+    return torch.from_numpy(rows.reshape(*x.shape[:-1], rows.shape[1]))
