@@ -1,8 +1,9 @@
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from math import log, log2
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -191,13 +192,22 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_anew(tmp_path: Path,
     _assert_same_run(whole, parts)
 
 
-def test_a_budget_of_minutes_is_kept_and_ends_with_an_evaluation(tmp_path: Path, file: str) -> None:
+def test_a_budget_of_minutes_is_kept_and_ends_with_an_evaluation(
+    tmp_path: Path, file: str, monkeypatch
+) -> None:
+    ticks = count()  # a clock on which each look takes a second
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    monkeypatch.setattr("unrolled.training.language.time", clock)
     folder = RunFolder(tmp_path / "run")
-    trainer = _trainer(folder, file, replace(SMALL, epochs=None, minutes=0.02))
+    trainer = _trainer(folder, file, replace(SMALL, epochs=None, minutes=3.0))
     events = list(trainer.run())
-    assert isinstance(events[-1], Evaluated)
-    assert events[-1].seconds >= 0.5 * 0.02 * 60
-    assert load_language_model(folder)[1].settings.minutes == 0.02
+    rows = [event for event in events if isinstance(event, Evaluated)]
+    assert events[-1] is rows[-1]
+    assert 8 <= len(rows) <= 13
+    assert 170 <= rows[-1].seconds <= 185
+    used = [event.used for event in events if isinstance(event, StepDone)]
+    assert used == sorted(used)
+    assert load_language_model(folder)[1].settings.minutes == 3.0
 
 
 def test_the_best_is_kept_apart_from_the_last(tmp_path: Path, file: str) -> None:
@@ -219,7 +229,7 @@ def test_before_any_evaluation_the_last_checkpoint_serves(tmp_path: Path, file: 
     next(trainer.run())
     assert not folder.has("best")
     model, _ = load_language_model(folder)
-    assert torch.equal(model.output.weight, folder.read("last")[0]["average.output.weight"])
+    assert torch.equal(model.output.weight, folder.read("last")[0]["average.embedding.weight"])
 
 
 def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_checkpoint(
@@ -234,7 +244,7 @@ def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_checkpoint(
     with pytest.raises(TrainingError, match="lower --learning-rate"):
         next(events)
     assert folder.read("last")[1]["step"] == 0
-    assert folder.read("last")[0]["model.output.weight"].isfinite().all()
+    assert folder.read("last")[0]["model.embedding.weight"].isfinite().all()
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_another(

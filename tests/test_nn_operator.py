@@ -85,6 +85,31 @@ def test_compiled_eager_backend() -> None:
     assert x.grad is not None
 
 
+def test_compiled_layers_say_so_when_they_run_eagerly() -> None:
+    layer, x = LSTM(3, 4, dtype=torch.bfloat16), torch.randn(5, 2, 3, dtype=torch.bfloat16)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with pytest.warns(UserWarning, match="this is bfloat16 on cpu"):
+        y, _ = compiled(x)
+    torch.testing.assert_close(y, layer(x)[0])
+
+
+def test_compiled_transforms_run_eagerly() -> None:
+    layer, x = LSTM(3, 4), torch.randn(6, 5, 2, 3)
+    compiled = torch.compile(torch.vmap(lambda x: layer(x)[0]), fullgraph=True, backend="aot_eager")
+    with pytest.warns(UserWarning, match="inside a transform of torch.func"):
+        found = compiled(x)
+    torch.testing.assert_close(found, torch.stack([layer(part)[0] for part in x]))
+
+
+def test_compile_takes_packed_sequences() -> None:
+    layer = GRU(3, 4, bidirectional=True)
+    sequences = [torch.randn(n, 3) for n in (4, 2, 3)]
+    packed = torch.nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for found, expected in zip(compiled(packed), layer(packed), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("model", [m for _, m in models()], ids=[n for n, _ in models()])
 def test_export_with_any_length_and_batch(model, strict: bool, tmp_path) -> None:
@@ -329,6 +354,16 @@ def test_an_unknown_backend() -> None:
     )
 
 
+def test_the_backend_may_be_changed() -> None:
+    layer = LSTM(3, 4, dtype=torch.bfloat16)
+    layer.backend = "cpu"
+    with pytest.raises(BackendError):
+        layer(torch.randn(5, 2, 3, dtype=torch.bfloat16))
+    with pytest.raises(InputError, match="there is no backend 'gpu'"):
+        layer.backend = "gpu"
+    assert layer.backend == "cpu"
+
+
 def test_mixed_dtypes() -> None:
     with pytest.raises(InputError) as error:
         LSTM(3, 4)(torch.randn(5, 2, 3, dtype=DOUBLE))
@@ -338,11 +373,44 @@ def test_mixed_dtypes() -> None:
     )
 
 
+def test_shapes_on_the_meta_device() -> None:
+    layer = Recurrent(cells.projected_lstm, 3, {"h": 4, "c": 6}, device="meta")
+    with pytest.warns(UserWarning, match="this is float32 on meta"):
+        y, (h, c) = layer(torch.empty(5, 2, 3, device="meta"))
+    assert (y.shape, h.shape, c.shape) == ((5, 2, 4), (1, 2, 4), (1, 2, 6))
+
+
+def test_an_operator_under_a_mode_is_seen_by_it() -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    seen: list[object] = []
+    layer = LSTM(3, 4)
+    x = torch.randn(5, 2, 3)
+    with Watch():
+        y, _ = layer(x)
+        y.sum().backward()
+    assert torch.ops.unrolled.forward.default in seen
+    assert torch.ops.unrolled.backward.default in seen
+    gradient = layer.weight_hh_l0.grad.clone()
+    layer.zero_grad()
+    layer(x)[0].sum().backward()
+    torch.testing.assert_close(layer.weight_hh_l0.grad, gradient)
+
+
 def test_autocast() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), LSTM(3, 4))
-    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.warns(UserWarning, match="bfloat16"):
-        y, _ = model(torch.randn(5, 2, 3))
-    assert bool(torch.isfinite(y).all())
+    x = torch.randn(5, 2, 3)
+    expected, _ = model(x)
+    text = "autocast brings bfloat16 on cpu together with float32 on cpu"
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.warns(UserWarning, match=text):
+        y, _ = model(x)
+    y.sum().backward()
+    torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)
 
 
 def test_the_kernels_run_without_a_warning() -> None:

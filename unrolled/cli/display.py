@@ -103,7 +103,7 @@ class TrainingDisplay:
 
     def sample(self, text: str) -> None:
         """Writes a sample."""
-        self._console.print(Padding(Text(text, style="dim"), (0, 4)))
+        self._console.print(Padding(Text(text, style="dim"), (0, 4), expand=False))
 
 
 def clock(seconds: float) -> str:

@@ -73,7 +73,9 @@ def read_expression(text: str, names: Iterable[str]) -> Expression:
     Raises:
         EquationError: if it is not in the language.
     """
-    reader = _Reader(ast.FunctionDef("expression"), Source("", (text,)))
+    nameless = ast.parse("def expression(): pass").body[0]
+    assert isinstance(nameless, ast.FunctionDef)
+    reader = _Reader(nameless, Source("", (text,)))
     reader.known = set(names)
     return reader.expression(ast.parse(text, mode="eval").body)
 

@@ -37,12 +37,13 @@ def choose(backend: str, x: Tensor, states: Sequence[Tensor], parameters: Sequen
         BackendError: if the backend named cannot serve them.
         InputError: if they differ in dtype or device.
     """
+    mixed = None
     for tensor in (*states, *parameters):
         if tensor.dtype != x.dtype or tensor.device != x.device:
-            _check_mixed(x, tensor)
+            mixed = _mixed_by_autocast(x, tensor)
     if backend == EAGER:
         return EAGER
-    reason = _reason_against_kernels(x)
+    reason = mixed or _reason_against_kernels(x)
     if reason is None:
         return "cpu" if backend == "auto" else backend
     if backend == "auto":
@@ -94,9 +95,10 @@ def _multiply(a: Array, b: Array, out: Array) -> None:
     torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
 
 
-def _check_mixed(x: Tensor, other: Tensor) -> None:
+def _mixed_by_autocast(x: Tensor, other: Tensor) -> str:
+    """Where autocast mixes dtypes that is a reason for the eager backend, elsewhere an error."""
     if torch.is_autocast_enabled(x.device.type) and other.device == x.device:
-        return
+        return f"autocast brings {_kind(x)} together with {_kind(other)}"
     raise InputError(
         f"the input is {_kind(x)}, and a state or parameter of the layer is {_kind(other)}. "
         "Bring them together: layer.to(x), or x.to(…) and state.to(…)."
@@ -109,15 +111,22 @@ def _reason_against_kernels(x: Tensor) -> str | None:
         return f"this is {_kind(x)}"
     if forward_ad._current_level >= 0:
         return "this is forward-mode differentiation, and kernels differentiate in reverse"
-    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack():
+    if _inside_transform():
         return "this is inside a transform of torch.func, which kernels do not know"
     return None
+
+
+# A compiler asks once, as it reads the layer, and again where the transforms have changed.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _inside_transform() -> bool:
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _kind(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _say(reason: str) -> None:
     if reason in _said:
         return

@@ -36,7 +36,7 @@ class Direction:
     @cached_property
     def cell(self) -> Cell:
         """The cell."""
-        return Cell.parse(self.text)
+        return _parsed(self.text)
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -46,12 +46,12 @@ class Direction:
     @cached_property
     def inference(self) -> Program:
         """The forward pass that keeps nothing."""
-        return self.cell.forward.with_outputs((self.cell.states[0],))
+        return _forward_program(self.text, keep=False)
 
     @cached_property
     def training(self) -> Program:
         """The forward pass that keeps what the backward pass needs."""
-        return self.cell.forward.with_outputs((self.cell.states[0],), kept_values(self.adjoint))
+        return _forward_program(self.text, keep=True)
 
     @cached_property
     def adjoint(self) -> Program:
@@ -84,6 +84,21 @@ def direction_of(text: str, numbers: tuple[int, ...], reverse: bool, backend: st
     direction = Direction(text, numbers, reverse, backend)
     _ = direction.inference, direction.widths, direction.families
     return direction
+
+
+# A cell's programs are the same objects for all layers, so their kernels are found quickly.
+
+
+@cache
+def _parsed(text: str) -> Cell:
+    return Cell.parse(text)
+
+
+@cache
+def _forward_program(text: str, keep: bool) -> Program:
+    cell = _parsed(text)
+    kept = (kept_values(cell.backward),) if keep else ()
+    return cell.forward.with_outputs((cell.states[0],), *kept)
 
 
 def forward(

@@ -111,13 +111,13 @@ def _gradients(
     dy, *dlast = gradients
     if dy is None:
         dy = x.new_zeros(*x.shape[:-1], direction.widths[0])
-    dlast = [
+    given = [
         torch.zeros_like(state) if gradient is None else gradient
         for gradient, state in zip(dlast, states, strict=True)
     ]
     run = _operator_backward if _watched(x) else backward
     found = run(
-        direction, x, kept, dy, dlast, parameters, active, gradient_of_input, gradient_of_parameters
+        direction, x, kept, dy, given, parameters, active, gradient_of_input, gradient_of_parameters
     )
     count = len(states)
     return (

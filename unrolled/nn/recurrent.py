@@ -49,7 +49,6 @@ class Layers(nn.Module):
     ) -> None:
         super().__init__()
         _check_arguments(cell, num_layers, dropout)
-        check_name(backend)
         self.cell = cell
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -57,7 +56,6 @@ class Layers(nn.Module):
         self.batch_first = batch_first
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
-        self.backend = backend
         self._suffixes: list[str] = []
         self._directions: list[Direction] = []
         text, letters, width = cell.text, cell.sizes.letters, input_size
@@ -66,9 +64,36 @@ class Layers(nn.Module):
             for ending in ("", "_reverse")[: 1 + bidirectional]:
                 self._suffixes.append(f"_l{layer}{ending}")
                 numbers = tuple(sizes[letter] for letter in letters)
-                self._directions.append(direction_of(text, numbers, bool(ending), backend))
+                self._directions.append(direction_of(text, numbers, bool(ending), "auto"))
             self._state_sizes = [sizes[cell.sizes.values[state]] for state in cell.states]
             width = self._state_sizes[0] * (1 + bidirectional)
+        self.backend = backend
+
+    @property
+    def backend(self) -> str:
+        """What runs the layers: `"auto"`, `"cpu"`, `"eager"` or `"reference"`; may be changed."""
+        return self._directions[0].backend
+
+    @backend.setter
+    def backend(self, name: str) -> None:
+        check_name(name)
+        self._directions = [
+            direction_of(direction.text, direction.numbers, direction.reverse, name)
+            for direction in self._directions
+        ]
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, uniformly from ±1/√H."""
+        bound = 1 / math.sqrt(self._drawn_for)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        for held_at_zero in self.buffers(recurse=False):
+            nn.init.zeros_(held_at_zero)
+
+    @property
+    def _drawn_for(self) -> int:
+        """H, the size that `reset_parameters` goes by."""
+        return self._state_sizes[0]
 
     def _families(self, number: int) -> Sequence[Tensor]:
         """The stacked families of one direction of one layer, in the cell's order."""
@@ -271,14 +296,6 @@ class Recurrent(Layers):
                 else:
                     self.register_buffer(f"{family}{suffix}", empty, persistent=False)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
-        bound = 1 / math.sqrt(self._state_sizes[0])
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-        for zero in self.buffers():
-            nn.init.zeros_(zero)
 
     def _families(self, number: int) -> Sequence[Tensor]:
         return [getattr(self, name) for name in self._names[number]]

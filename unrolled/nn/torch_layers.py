@@ -1,6 +1,5 @@
 """`RNN`, `GRU` and `LSTM` as `torch.nn` has them: same arguments, same parameters, same numbers."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -43,38 +42,43 @@ class _TorchLayers(Layers):
         self.hidden_size: int = hidden_size
         self.bias = bias
         self.proj_size = proj_size
-        gates = len(cell.blocks["U"])
-        output = self._state_sizes[0]
         self._names: list[list[str]] = []
         for number, suffix in enumerate(self._suffixes):
-            layer = number // (1 + bidirectional)
-            width = output * (1 + bidirectional) if layer else input_size
-            shapes: dict[str, tuple[int, ...]] = {
-                f"weight_ih{suffix}": (gates * hidden_size, width),
-                f"weight_hh{suffix}": (gates * hidden_size, output),
-            }
-            if bias:
-                shapes[f"bias_ih{suffix}"] = shapes[f"bias_hh{suffix}"] = (gates * hidden_size,)
-            if proj_size:
-                shapes[f"weight_hr{suffix}"] = (proj_size, hidden_size)
+            shapes = self._shapes(number // (1 + bidirectional), suffix)
+            self._names.append(list(shapes))
             for name, shape in shapes.items():
                 empty = torch.empty(shape, device=device, dtype=dtype)
                 self.register_parameter(name, nn.Parameter(empty))
-            self._names.append(list(shapes))
             if not bias:
-                for family, blocks in cell.blocks.items():
-                    if family.startswith("b"):
-                        zero = torch.empty(len(blocks) * hidden_size, device=device, dtype=dtype)
-                        self.register_buffer(f"{family}{suffix}", zero, persistent=False)
+                for family, size in self._families_of_biases().items():
+                    zero = torch.empty(size, device=device, dtype=dtype)
+                    self.register_buffer(f"{family}{suffix}", zero, persistent=False)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew: the same numbers as torch.nn from the same seed."""
-        bound = 1 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-        for zero in self.buffers():
-            nn.init.zeros_(zero)
+    def _shapes(self, layer: int, suffix: str) -> dict[str, tuple[int, ...]]:
+        """Name → shape of the parameters of one direction of a layer, in torch's order."""
+        output = self._state_sizes[0]
+        rows = len(self.cell.blocks["U"]) * self.hidden_size
+        width = output * (1 + self.bidirectional) if layer else self.input_size
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, width)}
+        shapes["weight_hh"] = (rows, output)
+        if self.bias:
+            shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+        if self.proj_size:
+            shapes["weight_hr"] = (self.proj_size, self.hidden_size)
+        return {f"{name}{suffix}": shape for name, shape in shapes.items()}
+
+    def _families_of_biases(self) -> dict[str, int]:
+        """Family of biases of the cell → its size."""
+        return {
+            family: len(blocks) * self.hidden_size
+            for family, blocks in self.cell.blocks.items()
+            if family.startswith("b")
+        }
+
+    @property
+    def _drawn_for(self) -> int:
+        return self.hidden_size  # torch takes this one, even where the output is projected
 
     @property
     def all_weights(self) -> list[list[nn.Parameter]]:
@@ -92,8 +96,7 @@ class _TorchLayers(Layers):
                 getattr(self, f"bias_ih{suffix}"), getattr(self, f"bias_hh{suffix}")
             )
         else:
-            biases = [getattr(self, f"{family}{suffix}") for family in self.cell.blocks if
-                      family.startswith("b")]  # fmt: skip
+            biases = [getattr(self, f"{family}{suffix}") for family in self._families_of_biases()]
         if self.proj_size:
             return [W, U, getattr(self, f"weight_hr{suffix}"), *biases]
         return [W, U, *biases]
