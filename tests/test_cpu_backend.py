@@ -15,6 +15,7 @@ from unrolled import cells
 from unrolled.backends import cpu, files, reference
 from unrolled.backends.cpu import kernel
 from unrolled.backends.cpu.text import OPERATIONS
+from unrolled.backends.cpu.threads import find_team
 from unrolled.backends.steps import Steps
 
 TOLERANCE = {"float64": 1e-11, "float32": 2e-5}
@@ -84,9 +85,15 @@ def test_a_sequence_without_steps_hands_the_states_on():
     np.testing.assert_array_equal(found["dc_0"], case.dstates[1])
 
 
-@pytest.fixture
-def threads_for_any_work(monkeypatch):
+@pytest.fixture(params=["our own", "OpenMP's"])
+def threads_for_any_work(request, monkeypatch):
     monkeypatch.setattr(kernel, "THREAD_WORK", 1)
+    if request.param == "our own":
+        monkeypatch.setattr(kernel, "find_team", lambda: None)
+    else:
+        pytest.importorskip("torch")  # brings a runtime on every system that is tested
+        if find_team() is None:
+            pytest.skip("this process has no OpenMP runtime")
 
 
 @pytest.mark.usefixtures("threads_for_any_work")

@@ -12,6 +12,7 @@ from ...language.sizes import ONE
 from ...program import STEP_NUMBER, Argument, Instruction
 from ...schedule import Product, Stage
 from .layout import LOOP, Layout, Segment
+from .team import ARRAYS, BATCH, PARTS, REVERSE
 
 # Operation → how a kernel writes it, for vectors of units.
 OPERATIONS: dict[str, str] = {
@@ -45,6 +46,7 @@ OPERATIONS: dict[str, str] = {
 _OFFERED = {
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
     "products": ("fill", "multiply"),
+    "team": ("matrix_at", "next_part", "table_at", "vector_at"),
     "vectors": (
         *("absolute", "load", "load_part", "maximum", "minimum", "splat", "square_root"),
         *("store", "store_part", "where"),
@@ -88,6 +90,33 @@ class FunctionText:
             )
         yield "):"
         yield from self._indented(1, self._loop())
+
+    def team_lines(self) -> Iterator[str]:
+        """The same function for a team of threads, which share its parts; see `team`."""
+        yield f"def {self.function}_team(address):"
+        slots = ARRAYS
+        passed = []
+        for name in (*STEPS[3:], *self.letters, *self.arrays):
+            if name in self.letters:
+                passed.append(f"table[{slots}]")
+                slots += 1
+            elif name in STEPS or name in self.program.families:
+                dtype = "np.int64" if name in STEPS else "real"
+                passed.append(f"vector_at(table, {slots}, {dtype})")
+                slots += 2
+            else:
+                passed.append(f"matrix_at(table, {slots}, real)")
+                slots += 3
+        yield f"    table = table_at(address, {slots})"
+        yield "    part = next_part(table)"
+        yield f"    while part < table[{PARTS}]:"
+        yield f"        first = table[{BATCH}] * part // table[{PARTS}]"
+        yield f"        last = table[{BATCH}] * (part + 1) // table[{PARTS}]"
+        yield f"        {self.function}("
+        yield f"            first, last, table[{REVERSE}] != 0,"
+        yield from (f"            {argument}," for argument in passed)
+        yield "        )"
+        yield "        part = next_part(table)"
 
     def _loop(self) -> Iterator[str]:
         """Forward programs go on in reading order, adjoint ones back; `reverse` turns both."""
