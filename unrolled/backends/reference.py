@@ -4,6 +4,7 @@ Every other backend is judged by it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def _run(
     return Result(tuple(outputs), tuple(carried), stack_blocks(program, totals))
 
 
-def _evaluate(instruction: Instruction, values: Mapping[str, Array], dtype: np.dtype) -> Array:  # type: ignore[type-arg]
+def _evaluate(instruction: Instruction, values: Mapping[str, Array], dtype: np.dtype) -> Array:
     def meaning(argument: Argument) -> Array:
         return values[argument] if isinstance(argument, str) else np.asarray(argument, dtype)
 
@@ -137,5 +138,6 @@ def _product(instruction: Instruction, values: Mapping[str, Array]) -> Array:
 def _split(
     array: Array, group: Sequence[str], program: Program, numbers: Mapping[str, int]
 ) -> dict[str, Array]:
-    ends = np.cumsum([numbers[program.sizes[value]] for value in group])
-    return dict(zip(group, np.split(array, ends[:-1], axis=1), strict=True))
+    ends = np.cumsum([0, *(numbers[program.sizes[value]] for value in group)])
+    parts = (array[:, start:end] for start, end in pairwise(ends))
+    return dict(zip(group, parts, strict=True))
