@@ -9,8 +9,6 @@ import operator
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from .language.sizes import ONE
 from .program import Argument, Instruction, Program, Total
 
@@ -24,7 +22,7 @@ _ON_NUMBERS: dict[str, Callable[..., float]] = {
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,
     "neg": lambda a: -a,
-    "pow": lambda a, b: float(a**b),
+    "pow": math.pow,
     "maximum": max,
     "minimum": min,
     "sigmoid": lambda a: 1 / (1 + math.exp(-a)),
@@ -34,7 +32,7 @@ _ON_NUMBERS: dict[str, Callable[..., float]] = {
     "sqrt": math.sqrt,
     "abs": abs,
     "relu": lambda a: max(a, 0.0),
-    "softplus": lambda a: float(np.logaddexp(a, 0.0)),
+    "softplus": lambda a: max(a, 0.0) + math.log1p(math.exp(-abs(a))),
 }
 
 # An operation with a number in it → the same thing simpler. None: leave it as it is.
@@ -60,16 +58,6 @@ _POWERS: dict[float, Callable[[Argument | bool], Rewrite]] = {
     1.0: lambda a: ("same", (a,)),
     2.0: lambda a: ("mul", (a, a)),
     -1.0: lambda a: ("div", (1.0, a)),
-}
-
-
-_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    "lt": operator.lt,
-    "le": operator.le,
-    "gt": operator.gt,
-    "ge": operator.ge,
-    "eq": operator.eq,
-    "ne": operator.ne,
 }
 
 
@@ -135,7 +123,7 @@ def _share(program: Program) -> Program:
             stands_for[name] = seen[key]
         else:
             seen.setdefault(key, name)
-            kept.append(Instruction(name, operation, arguments))  # type: ignore[arg-type]
+            kept.append(Instruction(name, operation, arguments))
     return replace(
         program,
         instructions=tuple(kept),

@@ -1,0 +1,152 @@
+"""The house stands as docs/architecture.md draws it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import unrolled
+from unrolled import cells, derivative
+from unrolled.backends import reference
+from unrolled.backends.cpu import text
+from unrolled.language.operations import ELEMENTWISE, PRODUCTS
+from unrolled.language.operations import OPERATIONS as LANGUAGE
+from unrolled.views import latex
+
+PACKAGE = Path(unrolled.__file__).parent
+
+# Rooms from the foundation upwards; a file belongs to the longest prefix that fits. A room imports
+# from itself and from rooms above it in this list, and from outside what stands beside it.
+ROOMS = {
+    "errors": set(),
+    "functions": {"numpy"},
+    "language": set(),
+    "program": set(),
+    "simplify": set(),
+    "derivative": set(),
+    "schedule": set(),
+    "backends/steps": {"numpy"},
+    "backends/blocks": {"numpy"},
+    "backends/files": set(),
+    "backends/reference": {"numpy"},
+    "cell": {"numpy"},
+    "cells": set(),
+    "views": set(),
+    "__init__": set(),
+    "backends/cpu": {"numpy", "numba", "llvmlite"},
+    "backends/eager": {"torch"},
+    "nn": {"numpy", "torch"},
+    "data": {"numpy", "torch"},
+    "models": {"torch"},
+    "decode": {"torch"},
+    "training": {"numpy", "torch", "safetensors"},
+    "cli": {"typer", "rich", "torch", "click"},
+}
+ORDER = list(ROOMS)
+FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def room_of(module):
+    """The room of a module named like a path: `backends/cpu/kernel`."""
+    fits = [room for room in ROOMS if module == room or module.startswith(room + "/")]
+    return max(fits, key=len, default=None)
+
+
+def imports(file):
+    """What a file imports: paths of ours, and names of packages from outside."""
+    ours, outside = set(), set()
+    here = file.removesuffix(".py").split("/")
+    for node in ast.walk(ast.parse((PACKAGE / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            base = here[: -node.level] if node.level else []
+            name = [*base, *(node.module.split(".") if node.module else [])]
+            if not node.level and name[0] != "unrolled":
+                outside.add(name[0])
+                continue
+            name = name if node.level else name[1:]
+            for alias in node.names:
+                whole = "/".join([*name, alias.name])
+                is_module = (PACKAGE / f"{whole}.py").exists() or (PACKAGE / whole).is_dir()
+                ours.add(whole if is_module else "/".join(name) or "__init__")
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                first, *rest = alias.name.split(".")
+                if first == "unrolled":
+                    ours.add("/".join(rest) or "__init__")
+                else:
+                    outside.add(first)
+    return ours, outside - set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_run_one_way(file):
+    module = file.removesuffix(".py").removesuffix("/__init__")
+    room = room_of(module)
+    if module == "backends":
+        assert imports(file) == (set(), set())
+        return
+    assert room is not None, f"{file} is in no room"
+    ours, outside = imports(file)
+    for other in ours:
+        below = room_of(other)
+        assert below is not None, f"{file} imports {other}, which is in no room"
+        assert ORDER.index(below) <= ORDER.index(room), f"{file} imports {other}, which is above it"
+    assert outside <= ROOMS[room], f"{file} imports {outside - ROOMS[room]}"
+
+
+def test_importing_unrolled_loads_numpy_and_nothing_heavy():
+    code = "import sys, unrolled; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    heavy = {"torch", "numba", "llvmlite", "rich", "typer", "safetensors", "scipy", "matplotlib"}
+    assert heavy.isdisjoint(loaded.decode().split())
+
+
+def test_the_public_names():
+    assert sorted(unrolled.__all__) == [
+        *("BackendError", "Cell", "EquationError", "InputError", "SizeError", "UnrolledError"),
+        *("cell", "cells", "differentiate", "exp", "log", "maximum", "minimum", "relu"),
+        *("sigmoid", "softplus", "sqrt", "tanh", "where"),
+    ]
+    for name in unrolled.__all__:
+        assert hasattr(unrolled, name)
+
+
+def test_no_stage_and_no_backend_knows_a_cell_by_name():
+    names = {*cells.catalogue()} - {"simple"}  # an English word
+    for file in FILES:
+        if file.startswith(("language", "backends")) or file in (
+            *("program.py", "simplify.py", "derivative.py", "schedule.py", "cell.py"),
+        ):
+            tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+            words = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+            words |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+            words |= {
+                node.value
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            }
+            assert names.isdisjoint(words), f"{file} knows {names & words}"
+
+
+def test_the_equations_stand_in_one_place():
+    for equation in ("h = o * tanh(c)", "c = f * c_prev + i * g", "(1 - z) * n + z * h_prev"):
+        places = [f for f in FILES if equation in (PACKAGE / f).read_text(encoding="utf-8")]
+        assert places == ["cells.py"]
+
+
+def test_every_table_has_a_line_for_every_operation():
+    assert LANGUAGE.keys() == ELEMENTWISE | PRODUCTS
+    assert derivative.DERIVATIVES.keys() == ELEMENTWISE
+    assert reference.OPERATIONS.keys() == ELEMENTWISE
+    assert text.OPERATIONS.keys() == ELEMENTWISE
+    assert latex.TYPESET.keys() == LANGUAGE.keys() - {"same", "matmul_t"}
+    eager = pytest.importorskip("unrolled.backends.eager")
+    assert eager.OPERATIONS.keys() == ELEMENTWISE
+
+
+def test_files_have_one_subject():
+    for file in FILES:
+        lines = (PACKAGE / file).read_text(encoding="utf-8").count("\n")
+        assert lines <= 500, f"{file} has {lines} lines"
