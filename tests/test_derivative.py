@@ -205,9 +205,29 @@ def test_saturated_cells_have_finite_gradients():
 
 
 def test_the_gradient_of_every_state_at_every_step_can_be_given():
-    case = Case.draw(cells.lstm, Steps.dense(4, 2), 3, 5)
-    adjoint = differentiate(cells.lstm.forward, outputs=("h", "c"))
-    assert adjoint.inputs[2] == ("dh_out", "dc_out")
+    torch = pytest.importorskip("torch")
+    from unrolled.backends import eager
+
+    cell, steps = cells.lstm, Steps.dense(4, 2)
+    case = Case.draw(cell, steps, 3, 5)
+    gradients = np.random.default_rng(1).standard_normal((steps.rows, 10))  # of h and of c
+    adjoint = differentiate(cell.forward, outputs=("h", "c"))
+    forward = cell.forward.with_outputs(("h", "c"), kept_values(adjoint))
+    rest = (case.parameters, steps)
+    _, kept = reference.run(forward, case.sizes, [case.x], case.states, *rest).outputs
+    zeros = [np.zeros_like(state) for state in case.states]
+    back = reference.run(adjoint, case.sizes, [case.x, kept, gradients], zeros, *rest)
+    x = torch.from_numpy(case.x).requires_grad_()
+    both = eager.run(
+        cell.program.with_outputs(("h", "c")),
+        case.sizes,
+        [x],
+        [torch.from_numpy(state) for state in case.states],
+        {name: torch.from_numpy(array) for name, array in case.parameters.items()},
+        steps,
+    )
+    both.outputs[0].backward(torch.from_numpy(gradients))
+    np.testing.assert_allclose(back.outputs[0], x.grad.numpy(), rtol=1e-11, atol=1e-14)
 
 
 def test_what_is_kept_is_what_is_costly():

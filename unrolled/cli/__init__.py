@@ -3,6 +3,7 @@
 Each command has a file of its own, whose imports of torch wait until the command runs.
 """
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,16 @@ def main() -> None:
             f"The command line needs {package}, which is not installed; "
             'run: pip install "unrolled[train]"'
         )
+
+
+def _let_idle_threads_sleep() -> None:
+    """Let threads that wait for each other give up their core after some 0.1 ms.
+
+    By default GNU OpenMP, which torch brings, has them spin for milliseconds. On a machine that
+    is busy with something else as well, a step of training then takes ten times as long.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def _app() -> "typer.Typer":

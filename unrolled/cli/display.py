@@ -61,6 +61,7 @@ class TrainingDisplay:
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.description}"),
             console=console,
+            refresh_per_second=4,  # each refresh takes time from training
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("", total=1.0)
