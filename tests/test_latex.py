@@ -8,7 +8,9 @@ from unrolled.views.latex import TYPESET, latex
 
 
 def test_the_lstm_as_the_field_writes_it():
-    assert latex(cells.lstm.equations) == r"""\begin{aligned}
+    assert (
+        latex(cells.lstm.equations)
+        == r"""\begin{aligned}
     i_{t} &= \sigma(W_{i} x_{t} + U_{i} h_{t-1} + b_{i}) \\
     f_{t} &= \sigma(W_{f} x_{t} + U_{f} h_{t-1} + b_{f}) \\
     g_{t} &= \tanh(W_{g} x_{t} + U_{g} h_{t-1} + b_{g}) \\
@@ -16,6 +18,7 @@ def test_the_lstm_as_the_field_writes_it():
     c_{t} &= f_{t} \odot c_{t-1} + i_{t} \odot g_{t} \\
     h_{t} &= o_{t} \odot \tanh(c_{t})
 \end{aligned}"""
+    )
 
 
 @pytest.mark.parametrize(

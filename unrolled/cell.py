@@ -104,7 +104,7 @@ class Cell:
         """The same cell with other values of its constants: `cell.with_(dt=0.05)`.
 
         Raises:
-            EquationError: if the cell has no such constant.
+            EquationError: if the cell has no such constant, or its value is no finite number.
         """
         return Cell(self.equations.with_constants(constants))
 
@@ -287,7 +287,7 @@ class Cell:
         return family_shapes(self.program, sizes)
 
     def __str__(self) -> str:
-        return str(self.program)
+        return self.program.listing([equation.name for equation in self.equations.equations])
 
     def __repr__(self) -> str:
         return f"<cell {self.name}({self.equations.inputs[0]}) → {', '.join(self.states)}>"

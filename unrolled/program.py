@@ -4,12 +4,13 @@ A program is repeated over the steps of a sequence. The forward pass of a cell i
 its derivative, backpropagation through time, which runs from the last step to the first.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 from .language.equations import Equations
-from .language.expressions import Apply, Block, Expression, Name, Number
+from .language.expressions import Apply, Block, Expression, Name, Number, written
 from .language.operations import OPERATIONS, PRODUCTS
 from .language.sizes import ONE, Sizes, infer_sizes
 
@@ -43,15 +44,23 @@ class Instruction:
             return tuple(vector for _, vector in self.pairs)
         return self.values
 
-    def __str__(self) -> str:
-        operation = OPERATIONS[self.operation]
-        parts = [argument if isinstance(argument, str) else f"{argument:g}" for argument in
-                 self.arguments]  # fmt: skip
+    def expression(self, meaning: Mapping[str, Expression] | None = None) -> Expression:
+        """The right side as a tree; `meaning` gives what to write for some of the names."""
+
+        def of(argument: Argument) -> Expression:
+            if isinstance(argument, str):
+                return (meaning or {}).get(argument, Name(argument))
+            return Number(argument)
+
+        if self.operation == "same":
+            return of(self.arguments[0])
         if self.operation in PRODUCTS:
-            return f"{self.name} = " + " + ".join(
-                operation.written.format(matrix, vector) for matrix, vector in self.pairs
-            )
-        return f"{self.name} = {operation.written.format(*parts)}"
+            products = (Apply(self.operation, (of(m), of(vector))) for m, vector in self.pairs)
+            return reduce(lambda sum_, product: Apply("add", (sum_, product)), products)
+        return Apply(self.operation, tuple(of(argument) for argument in self.arguments))
+
+    def __str__(self) -> str:
+        return f"{self.name} = {written(self.expression())}"
 
 
 @dataclass(frozen=True)
@@ -143,29 +152,71 @@ class Program:
                 found.setdefault(name, []).append(instruction)
         return found
 
+    def listing(self, named: Collection[str] = ()) -> str:
+        """The program for people: what goes in, the equations, what comes out, sizes at the side.
+
+        Args:
+            named: values that get an equation of their own whatever their names look like.
+                A value without a name of its own that is used once is written in its user.
+        """
+        rows = [*self._listed_before(), *self._listed_equations(named), *self._listed_after()]
+        width = min(max(len(text) for text, _ in rows), _LISTING_WIDTH)
+        first = f"{self.name}: one step" + (", from the last to the first" if self.adjoint else "")
+        return "\n".join([first, *(f"{t:<{width}}  # {side}" if side else t for t, side in rows)])
+
     def __str__(self) -> str:
-        return "\n".join(self._listing())
+        return self.listing()
 
-    def _listing(self) -> Iterator[str]:
-        def listed(names: Iterable[str]) -> str:
-            return ", ".join(f"{name} ({self.sizes[name]})" for name in names)
-
-        yield f"{self.name}: one step" + (", from the last to the first" if self.adjoint else "")
+    def _listed_before(self) -> Iterator[tuple[str, str]]:
         for group in self.inputs:
-            yield f"  given     {listed(group)}"
-        yield f"  received  {listed(received for received, _ in self.carried)}"
-        for family, blocks in self.families.items():
-            shape = ", ".join(self.shapes[blocks[0]])
-            yield f"  family    {' '.join(blocks) or family} ({shape})"
-        width = max((len(str(i)) for i in self.instructions), default=0)
+            yield from _rows("given", group, self.sizes)
+        yield from _rows("received", [received for received, _ in self.carried], self.sizes)
+        shapes = {block: f"({', '.join(shape)})" for block, shape in self.shapes.items()}
+        for blocks in self.families.values():
+            yield from _rows("family", blocks, shapes)
+
+    def _listed_equations(self, named: Collection[str]) -> Iterator[tuple[str, str]]:
+        inside = self._written_in_their_users() - set(named)
+        meaning: dict[str, Expression] = {}
         for instruction in self.instructions:
-            yield f"    {instruction!s:<{width}}  # {self.sizes[instruction.name]}"
-        for received, handed_on in self.carried:
-            yield f"  hands on  {handed_on} as {received}"
+            expression = instruction.expression(meaning)
+            if instruction.name in inside:
+                meaning[instruction.name] = expression
+            else:
+                text = f"    {instruction.name} = {written(expression)}"
+                yield text, self.sizes[instruction.name]
+
+    def _written_in_their_users(self) -> set[str]:
+        """What has a generated name and is used once, by another instruction."""
+        times = Counter(name for instruction in self.instructions for name in instruction.values)
+        inside = set()
+        for instruction in self.instructions:
+            for name in instruction.values:
+                generated = name.startswith(("_", "d_") if self.adjoint else "_")
+                if generated or name == f"{instruction.name}_pre":
+                    inside.add(name)
+        once = {name for name in inside if times[name] == 1}
+        return (once & self.by_name.keys()) - self.wanted
+
+    def _listed_after(self) -> Iterator[tuple[str, str]]:
+        pairs = ", ".join(f"{handed_on} as {received}" for received, handed_on in self.carried)
+        yield f"  hands on  {pairs}", ""
         for group in self.outputs:
-            yield f"  gives     {listed(group)}"
+            yield from _rows("gives", group, self.sizes)
         for total in self.totals:
-            yield f"  sums up   {total}"
+            yield f"  sums up   {total}", f"({', '.join(self.shapes[total.parameter])})"
+
+
+_LISTING_WIDTH = 84  # longer lines have their size right behind them
+
+
+def _rows(title: str, names: Iterable[str], sizes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Lines of a listing, with those values together that have one size."""
+    together: dict[str, list[str]] = {}
+    for name in names:
+        together.setdefault(sizes[name], []).append(name)
+    for size, several in together.items():
+        yield f"  {title:<9} {', '.join(several)}", size
 
 
 def lower(equations: Equations, sizes: Sizes | None = None) -> Program:

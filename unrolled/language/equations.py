@@ -1,7 +1,9 @@
 """The equations of one step as data: what reading a cell's text gives."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Literal
 
 from ..errors import EquationError, SizeError
@@ -24,7 +26,8 @@ class Source:
             return f"{where}: {problem}"
         line = self.lines[place.line - 1]
         indent = len(line) - len(line.lstrip())
-        carets = " " * (place.start - indent) + "^" * max(1, place.end - place.start)
+        before = "".join("\t" if letter == "\t" else " " for letter in line[indent : place.start])
+        carets = before + "^" * max(1, place.end - place.start)
         return f"{where}, line {place.line}:\n    {line.strip()}\n    {carets}\n{problem}"
 
     def equation_error(self, place: Place, problem: str) -> EquationError:
@@ -46,6 +49,34 @@ class Equation:
 
     def __str__(self) -> str:
         return f"{self.name} = {written(self.expression)}"
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first line of a definition: `def lstm(x, h_prev, c_prev, *, W, U, b, dt=0.1):`.
+
+    Attributes:
+        name: the cell's name.
+        inputs: what comes from outside at each step.
+        remembered: `h` and `c` of the example.
+        families: names of the families of parameters.
+        constants: named numbers and their values.
+        places: where each argument stands.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    remembered: tuple[str, ...]
+    families: tuple[str, ...]
+    constants: Mapping[str, float]
+    places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        prev = [f"{state}_prev" for state in self.remembered]
+        constants = [f"{name}={written(Number(value))}" for name, value in self.constants.items()]
+        keywords = [*self.families, *constants]
+        arguments = [*self.inputs, *prev, *(["*", *keywords] if keywords else [])]
+        return f"def {self.name}({', '.join(arguments)}):"
 
 
 @dataclass(frozen=True)
@@ -129,31 +160,56 @@ class Equations:
     @property
     def text(self) -> str:
         """The equations in their language; reading it gives an equal value."""
-        prev = [f"{state}_prev" for state in self.remembered]
-        constants = [f"{name}={written(Number(value))}" for name, value in self.constants.items()]
-        keywords = [*self.families, *constants]
-        arguments = [*self.inputs, *prev, *(["*", *keywords] if keywords else [])]
+        head = Head(self.name, self.inputs, self.remembered, self.families, self.constants)
         by_name = {equation.name: equation for equation in self.equations}
-        doc = self.doc.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
         body = [
-            f"def {self.name}({', '.join(arguments)}):",
-            *(f'"""{doc}"""'.split("\n") if doc else []),
+            *_docstring(self.doc),
             *(str(by_name[name]) for name in self.written_order),
             f"return {', '.join(self.states)}",
         ]
-        return "\n    ".join(body) + "\n"
+        return "\n".join([str(head), *(f"    {line}" if line else "" for line in body)]) + "\n"
 
     def with_constants(self, values: Mapping[str, float]) -> "Equations":
         """The same equations with other values for some constants.
 
         Raises:
-            EquationError: if a name is not one of the constants.
+            EquationError: if a name is not one of the constants, or a value is no finite number.
         """
-        for name in values:
+        for name, value in values.items():
             if name not in self.constants:
                 known = ", ".join(self.constants) or "none"
                 raise EquationError(
                     f"cell '{self.name}' has no constant '{name}'; its constants are: {known}."
                 )
-        return replace(self, constants={**self.constants, **values})
+            if not _is_finite_number(value):
+                raise EquationError(
+                    f"the constant {name} of cell '{self.name}' is a finite number, as in "
+                    f"{name}=0.1; found {value!r}."
+                )
+        floats = {name: float(value) for name, value in values.items()}
+        return replace(self, constants={**self.constants, **floats})
 
+
+def _is_finite_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the largest float
+        return False
+
+
+def _docstring(doc: str) -> list[str]:
+    """The lines of a docstring; what Python would not read back as it stands is escaped."""
+    if not doc:
+        return []
+    text = "".join(
+        letter if letter == "\n" or (letter.isprintable() and letter != "\\") else
+        letter.encode("unicode_escape").decode()
+        for letter in doc
+    ).replace('"""', '\\"\\"\\"')  # fmt: skip
+    if "\n" in text:
+        return [*f'"""{text}'.split("\n"), '"""']
+    if text.endswith('"'):
+        text = text[:-1] + '\\"'
+    return [f'"""{text}"""']

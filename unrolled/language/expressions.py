@@ -1,5 +1,6 @@
 """Expressions: what stands to the right of an equation's sign, as a tree with places."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -72,7 +73,8 @@ def written(expression: Expression, binding: int = 0) -> str:
     """The expression as text, with the brackets that a context of strength `binding` needs."""
     match expression:
         case Number(value):
-            text = repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+            whole = math.isfinite(value) and value == int(value) and abs(value) < 1e15
+            text = f"{value:.0f}" if whole else repr(value)
             return f"({text})" if value < 0 and binding > 4 else text
         case Name(id=text):
             return text

@@ -5,15 +5,24 @@ and is not in the language gets an error that points at it and says what to writ
 """
 
 import ast
-import difflib
 import inspect
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
-from .equations import Equation, Equations, Source
+from .definition import DEFINITION, definition, place_of, too_deep
+from .equations import Equation, Equations, Head, Source
 from .expressions import Apply, Block, Expression, Name, Number, Place, walk
-from .operations import FUNCTIONS, OPERATIONS
-from .rules import check_families, check_names, check_truths, in_order_of_use
+from .operations import FUNCTIONS
+from .remedies import (
+    instead_of_arguments,
+    instead_of_call,
+    instead_of_expression,
+    instead_of_product,
+    instead_of_statement,
+    suggestion,
+)
+from .rules import check_families, check_given, check_truths, check_used, in_order_of_use
 
 _OPERATORS: dict[type[ast.AST], str] = {
     ast.Add: "add",
@@ -31,11 +40,9 @@ _OPERATORS: dict[type[ast.AST], str] = {
 
 _STEP_NUMBER = "t"
 
-_THE_LANGUAGE = (
-    "An equation is made of + - * / ** @, one comparison, numbers, and calls to "
-    + ", ".join(sorted(FUNCTIONS))
-    + "."
-)
+_MODULES = frozenset({"math", "np", "numpy", "torch", "F", "jnp", "jax", "tf", "scipy", "unrolled"})
+
+_DEEPEST = 200  # brackets and operations inside each other
 
 
 def read(text: str) -> Equations:
@@ -48,23 +55,11 @@ def read(text: str) -> Equations:
         EquationError: if the text is not in the language; its message shows the line with a
             caret, what was found, and what to write instead.
     """
-    text = inspect.cleandoc(text) if text[:1].isspace() else text
-    source = Source("", tuple(text.splitlines()))
+    function, source = definition(text)
     try:
-        module = ast.parse(text)
-    except SyntaxError as error:
-        place = Place(error.lineno or 0, (error.offset or 1) - 1, error.offset or 1)
-        raise source.equation_error(
-            place, f"this cannot be read ({error.msg}). Write one definition: def name(x, h_prev):"
-        ) from None
-    functions = [node for node in module.body if isinstance(node, ast.FunctionDef)]
-    if len(functions) != 1 or len(module.body) != 1:
-        raise source.equation_error(
-            Place(1, 0, len(source.lines[0]) if source.lines else 1),
-            f"a cell is one function definition; found {len(module.body)} statements, of which "
-            f"{len(functions)} define a function. Write: def name(x, h_prev, *, W, U, b): ...",
-        )
-    return _Reader(functions[0], Source(functions[0].name, source.lines)).equations()
+        return _Reader(function, source).equations()
+    except RecursionError:
+        raise too_deep() from None
 
 
 def read_expression(text: str, names: Iterable[str]) -> Expression:
@@ -89,13 +84,14 @@ class _Reader:
         self.families: set[str] = set()
         self.known: set[str] = set()
         self.assigned: list[str] = []
-        self.given: list[Equation] = []
+        self.head = Head(function.name, (), (), (), {})
 
     def equations(self) -> Equations:
         self._check_decorators()
-        inputs, remembered, families, constants = self._arguments()
-        self.families = set(families)
-        self.known = {*inputs, *(f"{state}_prev" for state in remembered), *constants}
+        self.head = head = self._head()
+        self.families = set(head.families)
+        self.known = {*head.inputs, *(f"{state}_prev" for state in head.remembered)}
+        self.known |= set(head.constants)
         self.assigned = [
             target.id
             for node in self.function.body
@@ -103,24 +99,24 @@ class _Reader:
             for target in node.targets
             if isinstance(target, ast.Name)
         ]
-        doc, statements = self._body()
-        states: tuple[str, ...] = ()
-        for statement in statements[:-1]:
-            self.given.append(self._equation(statement))
-        states = self._returned(statements[-1])
-        check_names(self.source, self.given, inputs, remembered, states, families, constants)
-        check_families(self.source, self.given, families)
-        check_truths(self.source, self.given, states)
+        doc, statements, last = self._body()
+        equations = [self._equation(statement) for statement in statements]
+        check_given(self.source, head, equations)
+        states = self._returned(last)
+        check_families(self.source, equations)
+        check_truths(self.source, equations, states)
+        in_order = in_order_of_use(self.source, equations, states)
+        check_used(self.source, head, equations, states)
         return Equations(
-            name=self.function.name,
+            name=head.name,
             doc=doc,
-            inputs=inputs,
-            remembered=remembered,
+            inputs=head.inputs,
+            remembered=head.remembered,
             states=states,
-            families=families,
-            constants=constants,
-            equations=in_order_of_use(self.source, self.given),
-            written_order=tuple(equation.name for equation in self.given),
+            families=head.families,
+            constants=head.constants,
+            equations=in_order,
+            written_order=tuple(equation.name for equation in equations),
             source=self.source,
         )
 
@@ -135,35 +131,30 @@ class _Reader:
                     "beside @cell, because its body is read and never run.",
                 )
 
-    def _arguments(
-        self,
-    ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], dict[str, float]]:
+    def _head(self) -> Head:
         arguments = self.function.args
-        for starred in (arguments.vararg, arguments.kwarg):
-            if starred:
-                raise self._error(
-                    starred, f"found *{starred.arg}; name every input, state and family."
-                )
+        self._check_stars(arguments)
+        for parameter in getattr(self.function, "type_params", ()):  # of Python 3.12 and later
+            raise self._error(parameter, "a cell has no types; leave the [] out.")
         if arguments.defaults:
             raise self._error(
                 arguments.defaults[0],
-                "found a default for an input or a state. Only a constant has one, and constants "
-                "stand after the *: def name(x, h_prev, *, W, dt=0.1).",
+                "only a constant has a value here, and constants stand after the *: "
+                "def name(x, h_prev, *, W, dt=0.1):",
+            )
+        if self.function.returns is not None:
+            raise self._error(
+                self.function.returns,
+                "a cell has no annotations, because sizes follow from the equations; "
+                "leave this one out.",
             )
         positional = [*arguments.posonlyargs, *arguments.args]
+        places: dict[str, Place] = {}
         for argument in (*positional, *arguments.kwonlyargs):
             self._check_argument(argument)
-        inputs = tuple(a.arg for a in positional if not a.arg.endswith("_prev"))
-        remembered = tuple(
-            a.arg.removesuffix("_prev") for a in positional if a.arg.endswith("_prev")
-        )
-        if len(inputs) != 1:
-            raise self._error(
-                positional[1] if len(positional) > 1 else self.function,
-                f"a cell has one input; found {', '.join(inputs) or 'none'}. States of the step "
-                "before end in _prev (h_prev), and parameters and constants stand after a *: "
-                "def name(x, h_prev, *, W, U, b).",
-            )
+            if argument.arg in places:
+                raise self._error(argument, f"{argument.arg} stands twice among the arguments.")
+            places[argument.arg] = self._place(argument)
         families = []
         constants = {}
         for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
@@ -171,117 +162,163 @@ class _Reader:
                 families.append(argument.arg)
             else:
                 constants[argument.arg] = self._constant(argument, default)
-        return inputs, remembered, tuple(families), constants
+        head = Head(
+            self.function.name,
+            tuple(a.arg for a in positional if not a.arg.endswith("_prev")),
+            tuple(a.arg.removesuffix("_prev") for a in positional if a.arg.endswith("_prev")),
+            tuple(families),
+            constants,
+            places,
+        )
+        self._check_one_input(head)
+        self._check_states_first(head)
+        return head
+
+    def _check_stars(self, arguments: ast.arguments) -> None:
+        for stars, starred in (("*", arguments.vararg), ("**", arguments.kwarg)):
+            if starred:
+                raise self._error(
+                    starred,
+                    f"found {stars}{starred.arg}; name every input, state and family of "
+                    f"parameters: {DEFINITION}",
+                )
+
+    def _check_one_input(self, head: Head) -> None:
+        if not head.inputs:
+            wanted = replace(head, inputs=("x",))
+            raise self._error(self.function, f"a cell has an input, its first argument: {wanted}")
+        if len(head.inputs) == 1:
+            return
+        extra = head.inputs[1:]
+        owners = {
+            node.value.id
+            for node in ast.walk(self.function)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        }
+        if owners.issuperset(extra):
+            wanted = replace(head, inputs=head.inputs[:1], families=(*extra, *head.families))
+            remedy = f"Families of parameters stand after a *: {wanted}"
+        else:
+            remedy = (
+                "States of the step before end in _prev, families of parameters and constants "
+                f"stand after a *: {DEFINITION}"
+            )
+        raise self.source.equation_error(
+            head.places[extra[0]], f"a cell has one input; found {', '.join(head.inputs)}. {remedy}"
+        )
+
+    def _check_states_first(self, head: Head) -> None:
+        for name in (*head.families, *head.constants):
+            if name.endswith("_prev"):
+                wanted = replace(
+                    head,
+                    remembered=(*head.remembered, name.removesuffix("_prev")),
+                    families=tuple(family for family in head.families if family != name),
+                    constants={key: v for key, v in head.constants.items() if key != name},
+                )
+                raise self.source.equation_error(
+                    head.places[name],
+                    f"{name} is the value of a state at the step before, which stands in front of "
+                    f"the *: {wanted}",
+                )
 
     def _check_argument(self, argument: ast.arg) -> None:
         if argument.annotation is not None:
             raise self._error(
                 argument.annotation,
-                f"found an annotation of {argument.arg}; sizes and kinds follow from the "
-                "equations, so leave it out.",
+                "a cell has no annotations, because sizes follow from the equations; "
+                "leave this one out.",
             )
         self._check_new_name(argument, argument.arg)
 
     def _check_new_name(self, node: ast.AST, name: str) -> None:
         if name in FUNCTIONS:
-            raise self._error(node, f"{name} is the name of a function; choose another name.")
+            raise self._error(node, f"{name} is a function of the language. Choose another name.")
         if name == _STEP_NUMBER:
-            raise self._error(node, "t is the number of the step; choose another name.")
+            raise self._error(node, "t is the number of the step. Choose another name.")
         if name.startswith("_"):
             raise self._error(
-                node, "names that begin with _ are kept for values without a name; choose another."
+                node,
+                "names that begin with _ are kept for values that have no name. "
+                f"Choose another, such as {name.strip('_') or 'a'}.",
             )
 
     def _constant(self, argument: ast.arg, default: ast.expr) -> float:
-        try:
-            value = ast.literal_eval(default)
-        except ValueError:
-            value = None
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        negative = isinstance(default, ast.UnaryOp) and isinstance(default.op, ast.USub)
+        number = default.operand if isinstance(default, ast.UnaryOp) and negative else default
+        if not _is_number(number):
             raise self._error(
-                default,
-                f"found {ast.unparse(default)} as the value of the constant {argument.arg}; "
-                "a constant is a number, such as 0.1.",
+                default, f"the constant {argument.arg} is a number, as in {argument.arg}=0.1."
             )
-        return self._finite(default, float(value))
+        value = self._finite(number)
+        return -value if negative else value
 
-    def _finite(self, node: ast.AST, value: float) -> float:
-        if not math.isfinite(value):
-            raise self._error(node, f"found {value}; a number in an equation is finite.")
+    def _finite(self, node: ast.expr) -> float:
+        assert isinstance(node, ast.Constant)
+        assert isinstance(node.value, int | float)
+        try:
+            value = float(node.value)
+        except OverflowError:
+            value = math.inf
+        if math.isinf(value):
+            raise self._error(node, "this number is too large; the largest is about 1.8e308.")
         return value
 
     # the body
 
-    def _body(self) -> tuple[str, list[ast.stmt]]:
+    def _body(self) -> tuple[str, list[ast.stmt], ast.Return]:
         statements = list(self.function.body)
         doc = ""
-        first = statements[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            if isinstance(first.value.value, str):
-                doc = inspect.cleandoc(first.value.value)
-                statements = statements[1:]
-        if not statements or not isinstance(statements[-1], ast.Return):
-            raise self._error(
-                statements[-1] if statements else self.function,
-                "the last line returns the states: return h, or return h, c. "
-                "Here none is returned.",
-            )
-        return doc, statements
+        match statements[0]:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                lines = inspect.cleandoc(text).split("\n")
+                doc = "\n".join(line.rstrip() for line in lines).strip("\n")
+                del statements[0]
+        last = statements.pop() if statements else self.function
+        if not isinstance(last, ast.Return):
+            for statement in statements:
+                self._equation(statement)  # an earlier line may say what is wrong
+            raise self._error(last, f"the last line returns the states: {self._return()}")
+        return doc, statements, last
+
+    def _return(self) -> str:
+        """The return that a cell without one seems to need."""
+        remembered = [state for state in self.head.remembered if state in self.assigned]
+        return f"return {', '.join(remembered or self.assigned[-1:] or ['h'])}"
 
     def _equation(self, statement: ast.stmt) -> Equation:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name) as target], value=value):
                 self._check_new_name(target, name)
+                if _depth(value) > _DEEPEST:
+                    raise self._error(
+                        value,
+                        f"more than {_DEEPEST} brackets and operations lie inside each other. "
+                        "Give parts names in equations of their own.",
+                    )
                 return Equation(name, self.expression(value), self._place(target))
-            case ast.Assign():
-                raise self._error(
-                    statement,
-                    "an equation gives one name: write h = … and c = … on lines of their own.",
-                )
-            case ast.AugAssign(target=target, op=operator, value=value):
-                raise self._error(
-                    statement,
-                    "a name is given once, so nothing can be changed in place. "
-                    f"Write an equation with a new name, such as {ast.unparse(target)}_new = "
-                    f"{ast.unparse(ast.BinOp(target, operator, value))}.",
-                )
-            case ast.AnnAssign(target=target):
-                raise self._error(
-                    statement, f"leave the annotation out: {ast.unparse(target)} = …"
-                )
-            case ast.Return():
-                raise self._error(statement, "return stands once, on the last line.")
-            case ast.If() | ast.For() | ast.While():
-                word = type(statement).__name__.lower()
-                raise self._error(
-                    statement,
-                    f"{word} is outside the language: equations hold at every step and for every "
-                    "unit. To choose unit by unit, write where(condition, a, b).",
-                )
-        raise self._error(
-            statement,
-            "this line is outside the language. A cell is a docstring, equations such as "
-            "h = tanh(W.h @ x), and a return.",
-        )
+        raise self._error(statement, instead_of_statement(statement))
 
-    def _returned(self, statement: ast.stmt) -> tuple[str, ...]:
-        assert isinstance(statement, ast.Return)
+    def _returned(self, statement: ast.Return) -> tuple[str, ...]:
         value = statement.value
         elements = value.elts if isinstance(value, ast.Tuple) else [value]
-        names = []
-        for element in elements:
+        names: list[str] = []
+        for element in elements or [None]:
+            if element is None:
+                raise self._error(statement, f"return names the states: {self._return()}")
             if not isinstance(element, ast.Name):
                 raise self._error(
-                    element or statement,
-                    "return names states: give the value a name first, h = …, then return h.",
+                    element,
+                    "return names states. Give this value a name in an equation, and return that "
+                    "name: return h",
                 )
             if element.id in names:
-                raise self._error(element, f"{element.id} is returned twice.")
+                raise self._error(element, f"{element.id} is returned twice; name it once.")
             if element.id not in self.assigned:
                 raise self._error(
                     element,
-                    f"{element.id} is returned, but no equation gives it. "
-                    f"{self._suggest(element.id, self.assigned)}",
+                    f"{element.id} is returned, but no equation gives it."
+                    + suggestion(element.id, self.assigned),
                 )
             names.append(element.id)
         return tuple(names)
@@ -291,8 +328,8 @@ class _Reader:
     def expression(self, node: ast.expr) -> Expression:
         place = self._place(node)
         match node:
-            case ast.Constant(value=value) if type(value) in (int, float):
-                return Number(self._finite(node, float(value)), place)
+            case ast.Constant() if _is_number(node):
+                return Number(self._finite(node), place)
             case ast.Name(id=name):
                 return self._name(node, name)
             case ast.Attribute():
@@ -301,8 +338,8 @@ class _Reader:
                 return Apply("neg", (self.expression(operand),), place)
             case ast.UnaryOp(op=ast.UAdd(), operand=operand):
                 return self.expression(operand)
-            case ast.BinOp(op=ast.MatMult(), left=left, right=right):
-                return self._product(left, right, place)
+            case ast.BinOp(op=ast.MatMult()):
+                return self._product(node)
             case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS:
                 arguments = (self.expression(left), self.expression(right))
                 return Apply(_OPERATORS[type(operator)], arguments, place)
@@ -313,134 +350,104 @@ class _Reader:
                 return Apply(_OPERATORS[type(operator)], arguments, place)
             case ast.Call():
                 return self._call(node)
-        raise self._outside(node)
+        raise self._error(node, instead_of_expression(node, self.families))
 
     def _name(self, node: ast.expr, name: str) -> Expression:
         place = self._place(node)
         if name in self.families:
             raise self._error(
                 node,
-                f"{name} is a family of parameters; name one of its blocks, such as {name}.h.",
+                f"{name} is a family of parameters; name one of its blocks, such as {name}.h",
             )
         if name in FUNCTIONS:
-            raise self._error(node, f"{name} is a function; call it: {name}(…).")
+            raise self._error(node, f"{name} is a function; call it, as in {name}(…).")
         if name not in self.known and name not in self.assigned and name != _STEP_NUMBER:
-            known = [*self.known, *self.assigned, *self.families]
-            hint = self._suggest(name, known)
-            if name.endswith("_prev") and name.removesuffix("_prev") in self.assigned:
-                hint = f"To use it, add it to the arguments: def {self.function.name}(…, {name})."
+            hint = suggestion(name, [*self.known, *self.assigned, *self.families])
+            state = name.removesuffix("_prev")
+            if name.endswith("_prev") and state in self.assigned:
+                head = replace(self.head, remembered=(*self.head.remembered, state))
+                hint = f" To use it, name it among the arguments: {head}"
             raise self._error(
                 node,
                 f"{name} is never given: it is neither an argument nor the left side of an "
-                f"equation. {hint}",
+                f"equation.{hint}",
             )
         return Name(name, place)
 
     def _block(self, node: ast.Attribute) -> Expression:
-        place = self._place(node)
-        owner = ast.unparse(node.value)
-        if isinstance(node.value, ast.Name) and owner in self.families:
-            return Block(owner, node.attr, place)
-        if owner in self.known or owner in self.assigned:
-            raise self._error(
-                node,
-                f"{owner} is a vector and has no parts with names; only families of parameters "
-                "have blocks, such as W.i. Use the vector whole.",
-            )
-        raise self._error(
-            node,
-            f"{owner} is not a family of parameters. Families stand after the * of the "
-            f"definition: def {self.function.name}(…, *, {owner}). "
-            + self._suggest(owner, self.families),
-        )
+        match node:
+            case ast.Attribute(value=ast.Name(id=owner), attr=block) if owner in self.families:
+                if block.startswith("_"):
+                    self._check_new_name(node, block)
+                return Block(owner, block, self._place(node))
+        raise self._error(node, self._no_family(node))
 
-    def _product(self, left: ast.expr, right: ast.expr, place: Place) -> Expression:
-        if not (
-            isinstance(left, ast.Attribute)
-            and isinstance(left.value, ast.Name)
-            and left.value.id in self.families
-        ):
-            raise self._error(
-                left,
-                "a block of parameters stands to the left of @, and a vector of the step to its "
-                f"right, as in W.i @ x; found {ast.unparse(left)} to the left.",
+    def _no_family(self, node: ast.Attribute) -> str:
+        code = ast.unparse(node)
+        if not isinstance(node.value, ast.Name):
+            return f"found {code}; only a family of parameters has parts with names, such as W.i."
+        owner = node.value.id
+        if owner in self.known or owner in self.assigned or owner == _STEP_NUMBER:
+            return (
+                f"{owner} is a vector or a number, and only families of parameters have parts with "
+                f"names. Write {owner} alone."
             )
-        block = self.expression(left)
+        if owner in _MODULES:
+            return (
+                f"{code} is outside the language, which knows no modules. Write the number itself."
+            )
+        known = suggestion(owner, self.families)
+        if "mean" not in known:
+            head = replace(self.head, families=(*self.head.families, owner))
+            known = f" To make it one, name it after the *: {head}"
+        return f"{owner} is not a family of parameters.{known}"
+
+    def _product(self, node: ast.BinOp) -> Expression:
+        left, right = node.left, node.right
+        if isinstance(left, ast.Attribute | ast.Subscript) or _named(left) in self.families:
+            block = self.expression(left)
+        else:
+            raise self._error(left, instead_of_product(left, right, self.families))
         vector = self.expression(right)
-        if not any(
-            isinstance(part, Name) and part.id in (*self.known, *self.assigned)
-            for part in walk(vector)
-        ):
+        vectors = {*self.known, *self.assigned} - set(self.head.constants)
+        if not any(isinstance(part, Name) and part.id in vectors for part in walk(vector)):
             raise self._error(
                 right,
-                "a product takes a vector of the step: the input, a state, or something computed "
-                f"from them; found {ast.unparse(right)}.",
+                "a product takes a vector of the step: the input, a state, or something computed, "
+                f"as in {ast.unparse(left)} @ x; found {ast.unparse(right)}.",
             )
-        return Apply("matmul", (block, vector), place)
+        return Apply("matmul", (block, vector), self._place(node))
 
     def _call(self, node: ast.Call) -> Expression:
-        called = ast.unparse(node.func)
-        if isinstance(node.func, ast.Attribute) and node.func.attr in FUNCTIONS:
-            raise self._error(
-                node.func,
-                f"{called} is outside the language; the equations have their own: "
-                f"write {node.func.attr}(…).",
-            )
-        if not isinstance(node.func, ast.Name) or called not in FUNCTIONS:
-            raise self._error(
-                node.func,
-                f"{called} is no function of the language. {self._suggest(called, FUNCTIONS)} "
-                + _THE_LANGUAGE,
-            )
-        arity = OPERATIONS[called].arity
-        if node.keywords or len(node.args) != arity or _starred(node.args):
-            found = f"{len(node.args)}" + (" and keywords" if node.keywords else "")
-            raise self._error(
-                node,
-                f"{called} takes {arity} argument{'s' * (arity != 1)}; found {found}. "
-                f"Write {OPERATIONS[called].written.format('a', 'b', 'c')}.",
-            )
+        name = _named(node.func)
+        if name not in FUNCTIONS:
+            values = {*self.known, *self.assigned}
+            raise self._error(node.func, instead_of_call(node, self.families, values))
+        if problem := instead_of_arguments(node, name):
+            raise self._error(node, problem)
         arguments = tuple(self.expression(argument) for argument in node.args)
-        return Apply(called, arguments, self._place(node))
-
-    def _outside(self, node: ast.expr) -> Exception:
-        found = ast.unparse(node)
-        match node:
-            case ast.IfExp(test=test, body=body, orelse=orelse):
-                parts = ", ".join(ast.unparse(part) for part in (test, body, orelse))
-                problem = f"if … else is outside the language; write where({parts})."
-            case ast.Compare():
-                problem = "a comparison has two sides; write one, or nest two: where(a < b, …)."
-            case ast.BoolOp():
-                problem = (
-                    "and/or are outside the language; nest two choices: where(a, where(b, …), …)."
-                )
-            case ast.UnaryOp(op=ast.Not()):
-                problem = "not is outside the language; turn the comparison round."
-            case ast.Subscript():
-                problem = f"{found} takes a part of a vector; equations hold for every unit alike."
-            case ast.Constant():
-                problem = f"found {found}; a number is written like 0.5."
-            case _:
-                problem = f"found {found}, which is outside the language. {_THE_LANGUAGE}"
-        return self._error(node, problem)
-
-    # errors
-
-    def _suggest(self, name: str, known: Iterable[str]) -> str:
-        near = difflib.get_close_matches(name, sorted(known), n=1)
-        return f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(sorted(known))}."
+        return Apply(name, arguments, self._place(node))
 
     def _place(self, node: ast.AST) -> Place:
-        line, column = getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
-        text = self.source.lines[line - 1].encode()
-        one_line = getattr(node, "end_lineno", line) == line
-        end = getattr(node, "end_col_offset", column + 1) if one_line else len(text)
-        return Place(line, len(text[:column].decode()), len(text[:end].decode()))
+        return place_of(self.source, node)
 
     def _error(self, node: ast.AST, problem: str) -> Exception:
         return self.source.equation_error(self._place(node), problem)
 
 
-def _starred(arguments: list[ast.expr]) -> bool:
-    return any(isinstance(argument, ast.Starred) for argument in arguments)
+def _named(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_number(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and type(node.value) in (int, float)
+
+
+def _depth(node: ast.AST) -> int:
+    """How many nodes lie inside each other, counted without recursion."""
+    deepest, waiting = 0, [(node, 1)]
+    while waiting:
+        part, depth = waiting.pop()
+        deepest = max(deepest, depth)
+        waiting += [(child, depth + 1) for child in ast.iter_child_nodes(part)]
+    return deepest

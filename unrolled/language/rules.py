@@ -1,98 +1,95 @@
 """What equations must obey as a whole: names given once, states returned, no circles."""
 
 import graphlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from .equations import Equation, Source
-from .expressions import Apply, Block, Name, Place, walk
+from .equations import Equation, Head, Source
+from .expressions import Apply, Block, Expression, Name, walk, written
 from .operations import OPERATIONS
 
 
-_NO_NUMBER = "a comparison is no number; choose with it: where(a > b, 1, 0)."
-
-
-def check_names(
-    source: Source,
-    equations: Sequence[Equation],
-    inputs: Sequence[str],
-    remembered: Sequence[str],
-    states: Sequence[str],
-    families: Sequence[str],
-    constants: Mapping[str, float],
-) -> None:
-    """Each name is given once, each remembered state is returned, each family is used.
+def check_given(source: Source, head: Head, equations: Sequence[Equation]) -> None:
+    """Each name is given once, and none by an equation that is given by the step before.
 
     Raises:
-        EquationError: pointing at the first place that breaks a rule.
+        EquationError: pointing at the first name that breaks a rule.
     """
     taken = {
-        **dict.fromkeys(inputs, "the input"),
-        **{f"{state}_prev": "a state of the step before" for state in remembered},
-        **dict.fromkeys(families, "a family of parameters"),
-        **dict.fromkeys(constants, "a constant"),
+        **dict.fromkeys(head.inputs, "the input"),
+        **dict.fromkeys(head.families, "a family of parameters"),
+        **dict.fromkeys(head.constants, "a constant"),
     }
     for equation in equations:
         name = equation.name
+        if name.endswith("_prev"):
+            state = name.removesuffix("_prev")
+            raise source.equation_error(
+                equation.place,
+                f"{name} is the value of {state} at the step before, so no equation of this step "
+                f"gives it. Write {state} = …",
+            )
         if name in taken:
             raise source.equation_error(
                 equation.place,
-                f"{name} is given twice: it is {taken[name]} already. "
-                "Each name is given once; choose another.",
-            )
-        if name.endswith("_prev"):
-            raise source.equation_error(
-                equation.place,
-                f"{name} names the value of {name.removesuffix('_prev')} at the step before, "
-                f"which is given by that step. Write {name.removesuffix('_prev')} = …",
+                f"{name} is given twice: it is {taken[name]} already. Choose another name.",
             )
         taken[name] = f"the left side of line {equation.place.line}"
-    for state in remembered:
+
+
+def check_used(
+    source: Source, head: Head, equations: Sequence[Equation], states: Sequence[str]
+) -> None:
+    """Each state of the step before is returned by this one, and each family is used.
+
+    Raises:
+        EquationError: pointing at the argument that breaks a rule.
+    """
+    given = {equation.name for equation in equations}
+    for state in head.remembered:
         if state not in states:
+            before = "" if state in given else f", and before it an equation {state} = …"
             raise source.equation_error(
-                _place_of(source, f"{state}_prev"),
-                f"{state}_prev is used, but {state} is not returned, so no step could hand it "
-                f"to the next. Write: return {', '.join([*states, state])}.",
+                head.places[f"{state}_prev"],
+                f"{state} is not returned, so no step could hand it to the next as {state}_prev. "
+                f"Write: return {', '.join([*states, state])}{before}.",
             )
     used = {part.family for e in equations for part in walk(e.expression) if type(part) is Block}
-    for family in families:
+    for family in head.families:
         if family not in used:
             raise source.equation_error(
-                _place_of(source, family),
-                f"{family} is never used. Leave it out, or write it with a block: {family}.h.",
+                head.places[family],
+                f"no equation uses a block of the family {family}. Leave it out, or use one, such "
+                f"as {family}.{states[0]}; a constant would have a value: {family}=0.1.",
             )
 
 
-def check_families(
-    source: Source, equations: Sequence[Equation], families: Sequence[str]
-) -> None:
+def check_families(source: Source, equations: Sequence[Equation]) -> None:
     """A family is made of matrices (left of `@`) or of vectors, not of both.
 
     Raises:
         EquationError: pointing at the first use that differs from the first one.
     """
-    kinds: dict[str, tuple[str, Block]] = {}
+    kinds: dict[str, tuple[str, Block]] = {}  # family → kind, first block
     for equation in equations:
-        for part in walk(equation.expression):
-            if not isinstance(part, Apply):
-                if isinstance(equation.expression, Block):
-                    _one_kind(source, kinds, equation.expression, "vector")
-                continue
-            for position, argument in enumerate(part.arguments):
-                if isinstance(argument, Block):
-                    left = part.operation == "matmul" and position == 0
-                    _one_kind(source, kinds, argument, "matrix" if left else "vector")
+        for block, kind in _blocks_as(equation.expression):
+            first_kind, first = kinds.setdefault(block.family, (kind, block))
+            if kind != first_kind:
+                raise source.equation_error(
+                    block.place,
+                    f"{block.name} is a {kind} here, but {first.name} on line {first.place.line} "
+                    f"is a {first_kind}. A family is all matrices, as in W.i @ x, or all vectors, "
+                    f"as in b.i: give the {kind} a family of its own.",
+                )
 
 
-def _one_kind(
-    source: Source, kinds: dict[str, tuple[str, Block]], block: Block, kind: str
-) -> None:
-    first_kind, first = kinds.setdefault(block.family, (kind, block))
-    if kind != first_kind:
-        raise source.equation_error(
-            block.place,
-            f"{block.name} is used as a {kind}, but {first.name} on line {first.place.line} is a "
-            f"{first_kind}. A family is one or the other: give the {kind} a family of its own.",
-        )
+def _blocks_as(expression: Expression, kind: str = "vector") -> Iterator[tuple[Block, str]]:
+    """Each use of a block, as it is written, and as what it is used."""
+    if isinstance(expression, Block):
+        yield expression, kind
+    elif isinstance(expression, Apply):
+        for position, argument in enumerate(expression.arguments):
+            matrix = expression.operation == "matmul" and position == 0
+            yield from _blocks_as(argument, "matrix" if matrix else "vector")
 
 
 def check_truths(source: Source, equations: Sequence[Equation], states: Sequence[str]) -> None:
@@ -101,36 +98,45 @@ def check_truths(source: Source, equations: Sequence[Equation], states: Sequence
     Raises:
         EquationError: pointing at the argument that is of the wrong kind.
     """
-    truths = {
-        equation.name
-        for equation in equations
-        if isinstance(equation.expression, Apply) and _is_truth(equation.expression)
-    }
+    truths = {equation.name for equation in equations if _is_comparison(equation.expression)}
+
+    def is_truth(expression: Expression) -> bool:
+        return _is_comparison(expression) or (
+            isinstance(expression, Name) and expression.id in truths
+        )
+
     for equation in equations:
-        if equation.name in truths and equation.name in states:
-            raise source.equation_error(equation.expression.place, _NO_NUMBER)
+        alias = isinstance(equation.expression, Name) and is_truth(equation.expression)
+        if alias or (equation.name in truths and equation.name in states):
+            raise _no_number(source, equation.expression)
         for part in walk(equation.expression):
             if not isinstance(part, Apply):
                 continue
             for position, argument in enumerate(part.arguments):
-                wanted = part.operation == "where" and position == 0
-                found = (isinstance(argument, Name) and argument.id in truths) or (
-                    isinstance(argument, Apply) and _is_truth(argument)
-                )
-                if found and not wanted:
-                    raise source.equation_error(argument.place, _NO_NUMBER)
-                if wanted and not found:
+                condition = part.operation == "where" and position == 0
+                if is_truth(argument) and not condition:
+                    raise _no_number(source, argument)
+                if condition and not is_truth(argument):
                     raise source.equation_error(
                         argument.place,
-                        "the first argument of where is a comparison, such as x > 0.",
+                        "the first argument of where is a comparison; "
+                        f"write {written(argument, 4)} > 0.",
                     )
 
 
-def _is_truth(expression: Apply) -> bool:
-    return OPERATIONS[expression.operation].truth
+def _no_number(source: Source, truth: Expression) -> Exception:
+    return source.equation_error(
+        truth.place, f"a comparison is no number; make one of it: where({written(truth)}, 1, 0)."
+    )
 
 
-def in_order_of_use(source: Source, equations: Sequence[Equation]) -> tuple[Equation, ...]:
+def _is_comparison(expression: Expression) -> bool:
+    return isinstance(expression, Apply) and OPERATIONS[expression.operation].truth
+
+
+def in_order_of_use(
+    source: Source, equations: Sequence[Equation], states: Sequence[str]
+) -> tuple[Equation, ...]:
     """Sort the equations so that each uses earlier ones; keep the written order where it can be.
 
     Raises:
@@ -148,13 +154,7 @@ def in_order_of_use(source: Source, equations: Sequence[Equation]) -> tuple[Equa
     try:
         graphlib.TopologicalSorter(uses).prepare()
     except graphlib.CycleError as error:
-        circle = list(reversed(error.args[1]))
-        start = by_name[circle[0]]
-        raise source.equation_error(
-            start.place,
-            f"these equations go round in a circle: {' needs '.join(circle)}. "
-            f"Perhaps the value of the step before is meant: {circle[1]}_prev.",
-        ) from None
+        raise _circle(source, by_name, error.args[1][:0:-1], states) from None
     ordered: dict[str, Equation] = {}
 
     def place(name: str) -> None:
@@ -168,9 +168,20 @@ def in_order_of_use(source: Source, equations: Sequence[Equation]) -> tuple[Equa
     return tuple(ordered.values())
 
 
-def _place_of(source: Source, argument: str) -> Place:
-    for number, line in enumerate(source.lines, 1):
-        if argument in line:
-            start = line.index(argument)
-            return Place(number, start, start + len(argument))
-    return Place(0, 0, 0)
+def _circle(
+    source: Source, by_name: Mapping[str, Equation], circle: list[str], states: Sequence[str]
+) -> Exception:
+    """The error for equations of which each needs the next, and the last the first."""
+    first = min(range(len(circle)), key=lambda at: by_name[circle[at]].place.line)
+    circle = circle[first:] + circle[:first]
+    state = next((name for name in circle if name in states), None)
+    remedy = f"If the value of the step before is meant, write {state}_prev."
+    if state is None:
+        remedy = (
+            f"If the value of the step before is meant, write {circle[0]}_prev, name it among the "
+            f"arguments, and return {', '.join([*states, circle[0]])}."
+        )
+    return source.equation_error(
+        by_name[circle[0]].place,
+        f"these equations go round in a circle: {' needs '.join([*circle, circle[0]])}. {remedy}",
+    )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .equations import Equations
-from .expressions import Apply, Block, Expression, Name, Number, Place, written
+from .expressions import NOWHERE, Apply, Block, Expression, Name, Number, Place, written
 
 ONE = "1"  # the size of a number: it goes with any vector
 
@@ -72,7 +72,7 @@ def _solve(equations: Equations, known: Mapping[str, int]) -> _Unknowns:
     """Join everything that has one size; with `known` numbers, find what cannot agree."""
     unknowns = _Unknowns(equations, known)
     for state in equations.remembered:
-        unknowns.join(f"{state}_prev", state, Place(0, 0, 0), lambda: "")
+        unknowns.join(f"{state}_prev", state, NOWHERE, lambda: "")
     computed: dict[str, bool] = {}  # name → whether it is a vector
 
     def size_of(expression: Expression) -> _Vector | None:
@@ -107,7 +107,8 @@ def _solve(equations: Equations, known: Mapping[str, int]) -> _Unknowns:
             raise equations.source.size_error(
                 vector.place,
                 f"{written(vector)} is one number, and a product takes a vector. "
-                f"Multiply unit by unit with a vector of parameters: b.i * {written(vector)}.",
+                "Multiply it unit by unit with a block of a family of vectors, such as "
+                f"b.{block.block} * {written(vector, 6)}.",
             )
         # Blocks of a family are stacked along their rows, so they share their columns.
         unknowns.join(
@@ -115,9 +116,8 @@ def _solve(equations: Equations, known: Mapping[str, int]) -> _Unknowns:
             size.key,
             vector.place,
             lambda: (
-                f"{block.name} is applied to {written(vector)}, and another block of {block.family} "
-                "to something of another size. The blocks of a family have one number of columns; "
-                f"give {block.name} a family of its own."
+                f"The blocks of {block.family} are applied to vectors of one size. "
+                f"Give {block.name} a family of its own."
             ),
         )
         return _Vector(f"{block.name} rows")
@@ -129,7 +129,7 @@ def _solve(equations: Equations, known: Mapping[str, int]) -> _Unknowns:
             raise equations.source.size_error(
                 equation.expression.place,
                 f"{equation.name} is one number for all units, and a state is a vector. "
-                f"Combine it with a vector, such as {equation.name}_prev.",
+                f"Combine it with one, such as {equations.inputs[0]} or {equation.name}_prev.",
             )
         if size is not None:
             unknowns.join(
@@ -137,7 +137,8 @@ def _solve(equations: Equations, known: Mapping[str, int]) -> _Unknowns:
                 size.key,
                 equation.expression.place,
                 lambda name=equation.name: (  # type: ignore[misc]
-                    f"{name} is given here in one size and used in another."
+                    f"{name} has one size wherever it is used, and its value of the step before "
+                    "has the same."
                 ),
             )
     return unknowns
@@ -176,12 +177,17 @@ def _letters(equations: Equations, unknowns: _Unknowns) -> Callable[[str], str]:
     for root in free:
         roots[root] = "H" if len(free) == 1 else f"H_{states[root]}"
     for equation in equations.equations:  # sizes that no state has: named by their first value
-        root = unknowns.root(equation.name)
-        if equation.name in unknowns.parent and root not in roots:
-            roots[root] = f"H_{equation.name}"
+        if equation.name in unknowns.parent:  # else it is a number
+            roots.setdefault(unknowns.root(equation.name), f"H_{equation.name}")
 
     def letter(key: str) -> str:
-        return roots.setdefault(unknowns.root(key), f"H_{key.split()[0].replace('.', '_')}")
+        root = unknowns.root(key)
+        if root not in roots:
+            wish = f"H_{key.split()[0].replace('.', '_')}"
+            while wish in roots.values():  # a value may have the name W_k, and a block be W.k
+                wish += "_"
+            roots[root] = wish
+        return roots[root]
 
     return letter
 
@@ -208,29 +214,17 @@ def bind_sizes(
     given = {equations.inputs[0]: input_size}
     free = [letter for letter in sizes.letters if letter != "I"]
     if isinstance(hidden_size, Mapping):
-        for name in hidden_size:
-            if sizes.values.get(name, ONE) == ONE:
-                raise equations.source.equation_error(
-                    Place(0, 0, 0),
-                    f"hidden_size names {name}, which is no vector of this cell; "
-                    f"its states are {', '.join(equations.states)}.",
-                )
+        _check_named(equations, sizes, hidden_size)
         given |= hidden_size
-        open_sizes = set(free) - {sizes.values[name] for name in hidden_size}
-        if open_sizes:
-            names = [next(n for n, s in sizes.values.items() if s == o) for o in sorted(open_sizes)]
-            raise equations.source.equation_error(
-                Place(0, 0, 0), f"hidden_size leaves open the size of {', '.join(names)}."
-            )
     else:
         given |= dict.fromkeys(equations.states, hidden_size)
         for name, letter in sizes.values.items():
             if letter in free:
                 given.setdefault(name, hidden_size)
     for name, size in given.items():
-        if size < 1:
+        if size != int(size) or size < 1:
             raise equations.source.equation_error(
-                Place(0, 0, 0), f"the size of {name} is {size}; sizes are 1 or more."
+                NOWHERE, f"the size of {name} is {size!r}; a size is a whole number from 1 on."
             )
     _solve(equations, given)
     numbers = {sizes.values[name]: size for name, size in given.items()}
@@ -240,3 +234,36 @@ def bind_sizes(
     return numbers
 
 
+def _check_named(equations: Equations, sizes: Sizes, hidden_size: Mapping[str, int]) -> None:
+    """Each name is that of a vector with a size to choose, and every size is chosen."""
+    named: dict[str, str] = {}  # size → the first state or other value that has it
+    for name in (*equations.states, *sizes.values):
+        if sizes.values[name] not in (ONE, "I"):
+            named.setdefault(sizes.values[name], name)
+    for name in hidden_size:
+        if name == equations.inputs[0]:
+            raise equations.source.equation_error(
+                NOWHERE, f"hidden_size names {name}, the input; its size is the input size."
+            )
+        if sizes.values.get(name, ONE) == ONE:
+            raise equations.source.equation_error(
+                NOWHERE,
+                f"hidden_size names {name}, which is no vector of this cell. "
+                f"It chooses the sizes of {', '.join(named.values()) or 'none'}.",
+            )
+    chosen = {sizes.values[name] for name in hidden_size}
+    for letter in sizes.letters:
+        if letter == "I" or letter in chosen:
+            continue
+        if letter in named:
+            wanted = ", ".join(f'"{name}": …' for name in named.values())
+            raise equations.source.equation_error(
+                NOWHERE,
+                f"hidden_size leaves the size of {named[letter]} open: write {{{wanted}}}.",
+            )
+        block = next(name for name, shape in sizes.shapes.items() if letter in shape)
+        raise equations.source.equation_error(
+            NOWHERE,
+            f"hidden_size leaves a size of {block} open, and no name has that size. "
+            f"Give what {block} makes a name in an equation of its own.",
+        )
