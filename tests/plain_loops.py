@@ -30,6 +30,9 @@ FUNCTIONS = {
 }
 
 
+_BUILTINS = {"__import__": __import__}  # torch's comparisons need it; nothing else is there
+
+
 class PlainCell:
     """What a cell's source says, in Python's own words.
 
@@ -61,7 +64,7 @@ class PlainCell:
             before = len(waiting)
             for name, code in list(waiting.items()):
                 try:
-                    values[name] = eval(code, {"__builtins__": {}}, values)
+                    values[name] = eval(code, {"__builtins__": _BUILTINS}, values)
                 except NameError:
                     continue
                 del waiting[name]

@@ -63,6 +63,11 @@ GRU = {
         -0.6086556443821876,
         -23.461148092443494,
     ),
+    "gru": (
+        [0.4223384653418985, -0.16983880847480204, -0.01479458715508054, -0.333697519095193],
+        -0.5824838470771864,
+        -14.126260294425355,
+    ),
 }
 
 
@@ -78,6 +83,8 @@ def test_grus(name):
             continue
         params[f"U.{block}"], params[f"W.{block}"] = split(weights)
         params[f"b.{block}"] = bias[:, 0]
+    if name == "gru":
+        params["b_U.n"] = np.zeros(5)  # the course's bias stands outside the reset
     h = run(getattr(cells, name), x, [c0], params)["h"]
     row, one, total = GRU[name]
     np.testing.assert_allclose(h[4][1], row, rtol=1e-12)
@@ -223,6 +230,23 @@ def test_sizes_of_their_own():
     assert (y.shape, h.shape, c.shape) == ((4, 1, 2), (1, 2), (1, 5))
 
 
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [(float("nan"), "nan"), (float("inf"), "inf"), ("a", "'a'"), (True, "True"), (None, "None")],
+)
+def test_a_constant_is_a_finite_number(value, found):
+    cell = Cell.parse("def f(x, h_prev, *, dt=0.5):\n    h = h_prev + dt * x\n    return h\n")
+    with pytest.raises(unrolled.EquationError) as error:
+        cell.with_(dt=value)
+    assert str(error.value) == (
+        f"the constant dt of cell 'f' is a finite number, as in dt=0.1; found {found}."
+    )
+    for number in (2, np.float32(2)):
+        changed = cell.with_(dt=number)
+        assert type(changed.constants["dt"]) is float
+        assert Cell.parse(changed.text) == changed
+
+
 def test_constants_can_be_changed():
     leaky = Cell.parse(
         "def leaky(x, h_prev, *, W, dt=0.5):\n"
@@ -292,6 +316,14 @@ def test_inputs_and_states_that_do_not_fit():
         with pytest.raises(InputError) as error:
             cells.lstm.run(*arguments)
         assert str(error.value) == message
+
+
+def test_a_state_whose_size_nothing_tells_is_asked_for():
+    cell = Cell.parse("def fade(x, h_prev):\n    h = tanh(h_prev)\n    return h\n")
+    with pytest.raises(InputError, match="no parameter of cell 'fade' tells the size of the state"):
+        cell.run(np.zeros((2, 1, 3)), {})
+    y, _ = cell.run(np.zeros((2, 1, 3)), {}, np.ones((1, 5)))
+    assert y.shape == (2, 1, 5)
 
 
 def test_sizes_that_cannot_agree():

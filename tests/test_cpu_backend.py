@@ -8,8 +8,10 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from own_cells import OWN_CELLS
 from passes import Case, assert_close
+from random_cells import random_cells
 
 from unrolled import cells
 from unrolled.backends import cpu, files, reference
@@ -67,6 +69,17 @@ def test_recomputing_gives_the_same(cell):
     case = Case.draw(cell, RAGGED, *sizes_for(cell, 9))
     expected = case.both_passes(reference.run)
     assert_close(case.both_passes(cpu.run, recompute=True), expected, TOLERANCE["float64"])
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(random_cells())
+def test_cells_that_no_one_thought_of(cell):
+    for steps in (Steps.dense(4, 3), RAGGED):
+        case = Case.draw(cell, steps, 5, 5)
+        expected = case.both_passes(reference.run)
+        assert_close(case.both_passes(cpu.run), expected, 1e-10)
+        assert_close(case.both_passes(cpu.run, recompute=True), expected, 1e-10)
 
 
 def test_sizes_of_their_own():

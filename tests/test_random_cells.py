@@ -32,6 +32,15 @@ def places(steps, row):
     return [int(steps.offset[t]) + row for t in range(int(steps.lengths[row]))]
 
 
+def different_sizes(cell):
+    """A number of its own for every size that is free, by the name of a value of that size."""
+    first = {}
+    for name, letter in cell.sizes.values.items():
+        first.setdefault(letter, name)
+    free = [letter for letter in cell.sizes.letters if letter != "I"]
+    return {first[letter]: 3 + place for place, letter in enumerate(free) if letter in first}
+
+
 def by_plain_loops(case, reverse):
     cell, steps = case.cell, case.steps
     rows = [places(steps, row) for row in range(steps.batch)]
@@ -58,7 +67,7 @@ def by_plain_loops(case, reverse):
 
 
 def assert_both_passes_are_right(cell, steps, reverse, seed=0):
-    case = Case.draw(cell, STEPS[steps], 5, 5, seed)
+    case = Case.draw(cell, STEPS[steps], 2, different_sizes(cell), seed)
     expected = by_plain_loops(case, reverse)
     for recompute in (False, True):
         found = case.both_passes(reference.run, reverse=reverse, recompute=recompute)
@@ -66,7 +75,7 @@ def assert_both_passes_are_right(cell, steps, reverse, seed=0):
 
 
 def assert_simplifying_changes_nothing(cell):
-    case = Case.draw(cell, Steps.dense(4, 3), 5, 5)
+    case = Case.draw(cell, Steps.dense(4, 3), 2, different_sizes(cell))
     arguments = (case.sizes, [case.x], case.states, case.parameters, case.steps)
     before, after = (
         reference.run(program, *arguments) for program in (cell.program, simplify(cell.program))

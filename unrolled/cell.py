@@ -8,7 +8,6 @@ matrix, `b.i` a vector, `P.i * c_prev` a diagonal) or, with a number for a defau
 """
 
 import inspect
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -262,6 +261,11 @@ class Cell:
     ) -> list[Array]:
         letters = [self.sizes.values[name] for name in self.states]
         if state is None:
+            if unknown := [n for n, s in zip(self.states, letters, strict=True) if s not in sizes]:
+                raise InputError(
+                    f"no parameter of cell '{self.name}' tells the size of the state "
+                    f"{', '.join(unknown)}; give the initial state, an array (B, size)."
+                )
             return [np.zeros((batch, sizes[letter]), dtype) for letter in letters]
         given = [state] if isinstance(state, np.ndarray) else list(state)
         if len(given) != len(self.states):
@@ -301,7 +305,7 @@ def cell(function: Callable[..., Any]) -> Cell:
         SizeError: if two sizes can never agree.
     """
     try:
-        text = textwrap.dedent(inspect.getsource(function))
+        text = inspect.getsource(function)
     except (OSError, TypeError):
         raise EquationError(
             f"Python kept no source of '{getattr(function, '__name__', function)}', so its "

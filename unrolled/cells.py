@@ -101,7 +101,10 @@ def coupled_lstm(x, h_prev, c_prev, *, W, U, b):
 
 @cell
 def projected_lstm(x, h_prev, c_prev, *, W, U, V, b):
-    """Long short-term memory with a projection to a smaller output (Sak, Senior & Beaufays 2014)."""
+    """Long short-term memory with a projection to a smaller output.
+
+    Sak, Senior & Beaufays 2014.
+    """
     i = sigmoid(W.i @ x + U.i @ h_prev + b.i)
     f = sigmoid(W.f @ x + U.f @ h_prev + b.f)
     g = tanh(W.g @ x + U.g @ h_prev + b.g)

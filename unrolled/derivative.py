@@ -186,9 +186,7 @@ class _Adjoint:
         """A total sums a named vector up; a term that is a number gets the size of `like`."""
         if isinstance(term, str) and self.builder.size_of(term) != ONE:
             return term
-        return self.builder.emit(
-            "same", (term,), self.builder.fresh(), self.builder.sizes[like]
-        )
+        return self.builder.emit("same", (term,), self.builder.fresh(), self.builder.sizes[like])
 
     def _values_needed(self) -> tuple[tuple[str, ...], list[Instruction]]:
         """The forward values to keep, and the instructions that compute the others again.

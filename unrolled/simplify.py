@@ -75,9 +75,10 @@ def _name_unnamed(program: Program) -> Program:
     named: dict[str, str] = {}
     for instruction in program.instructions:
         argument = instruction.arguments[0]
-        if instruction.operation == "same" and argument in unnamed and argument not in named:
-            if program.sizes[str(argument)] == program.sizes[instruction.name]:
-                named[str(argument)] = instruction.name
+        if instruction.operation != "same" or argument not in unnamed or argument in named:
+            continue
+        if program.sizes[str(argument)] == program.sizes[instruction.name]:
+            named[str(argument)] = instruction.name
     left_out = set(named.values())
 
     def renamed(argument: Argument) -> Argument:
@@ -115,9 +116,8 @@ def _share(program: Program) -> Program:
             instruction.operation, tuple(meaning(argument) for argument in instruction.arguments)
         )
         key = (operation, arguments, size)
-        if operation == "truth":
-            stands_for[name] = arguments[0]
-        elif name not in fixed and operation == "same" and _size(program, arguments[0]) == size:
+        alias = operation == "same" and _size(program, arguments[0]) == size
+        if operation == "truth" or (alias and name not in fixed):
             stands_for[name] = arguments[0]
         elif name not in fixed and key in seen:
             stands_for[name] = seen[key]

@@ -32,13 +32,13 @@ def main() -> None:
 
 
 def _let_idle_threads_sleep() -> None:
-    """Let threads that wait for each other give up their core after some 0.1 ms.
+    """Let threads that wait for each other give up their core after some microseconds.
 
     By default GNU OpenMP, which torch brings, has them spin for milliseconds. On a machine that
     is busy with something else as well, a step of training then takes ten times as long.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _app() -> "typer.Typer":
