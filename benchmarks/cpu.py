@@ -34,9 +34,7 @@ def limit(batch: int, hidden: int, gates: int, cores: int) -> float:
     """The least seconds of one forward step: its arithmetic, or reading U from its cache."""
     matrix = 4 * gates * hidden * hidden
     bandwidth = next(rate for size, rate in BANDWIDTH if matrix / cores <= size)
-    return max(
-        2 * batch * gates * hidden * hidden / (cores * FLOPS), matrix / (cores * bandwidth)
-    )
+    return max(2 * batch * gates * hidden * hidden / (cores * FLOPS), matrix / (cores * bandwidth))
 
 
 def compare(name: str, T: int, B: int, I: int, H: int) -> str:  # noqa: E741
