@@ -62,6 +62,17 @@ OWN_CELLS = {
                 j = tanh(W.j @ x) * H_size
                 h = j + h_prev * 0.5
                 return h""",
+            # parameters used in several places, whose gradient is a sum of several sums
+            """def again(x, h_prev, c_prev, *, W, P, b):
+                v = tanh(P.k * h_prev + b.k)
+                c = tanh(W.c @ x + P.k * v + b.k * 2) + b.k * c_prev
+                h = sigmoid(W.h @ x + P.k * v) * c + P.k * h_prev / 4
+                return h, c""",
+            # blocks and values whose names are alike, and families with names of a kernel
+            """def alike(x, h_prev, *, P, P_a, W, row, step):
+                P_a_b = tanh(P.a_b * h_prev) + row.j
+                h = tanh(W.h @ x + P.a_b * h_prev) + tanh(P_a.b * P_a_b) * step.at
+                return h""",
         ],
     )
 }

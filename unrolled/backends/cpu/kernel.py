@@ -20,7 +20,7 @@ from ..steps import Array, Result, Steps
 from . import emission, functions, products, team, vectors
 from .layout import AFTER, BEFORE, LOOP, Layout
 from .team import described
-from .text import PACK, FunctionText, imports, loop_products
+from .text import PACK, FunctionText, imports, loop_products, parameters_of
 from .threads import find_team, run_in_parts
 
 Matmul = Callable[[Array, Array, Array], Any]
@@ -228,7 +228,7 @@ class _Call:
             self.arrays[name] = np.zeros((self.steps.batch, size), dtype)
         for family, array in self.parameters.items():
             if array.ndim == 1:
-                self.arrays[family] = np.ascontiguousarray(array, dtype)
+                self.arrays[parameters_of(family)] = np.ascontiguousarray(array, dtype)
         for number, product in enumerate(loop_products(layout)):
             weights = self._weights(product)
             self.arrays[f"packed_{number}"] = self._packed(

@@ -210,11 +210,12 @@ class Layout:
 
     def _place_totals(self) -> None:
         in_loop = {i.name for stage in self.schedule.loop for i in stage.instructions}
-        for total in self.schedule.sums:
+        for number, total in enumerate(self.schedule.sums):  # a parameter may have several
             value = total.factors[0]
             if self.find((value,), steps=True) is None:
                 if value in in_loop:
-                    self.row_sums[total] = f"d{total.parameter}_sums".replace(".", "_")
+                    name = f"d{total.parameter}_{number}_sums"
+                    self.row_sums[total] = name.replace(".", "_")
                 else:
                     self._need_steps((value,))
 

@@ -3,6 +3,7 @@
 The work unit by unit is written twice, for whole vectors of units and for the rest of them.
 """
 
+import math
 import re
 import textwrap
 from collections import Counter
@@ -59,6 +60,9 @@ _TAKEN = {
     *(name for names in _OFFERED.values() for name in names),
 }
 
+# How the names of arrays and sizes end; those of values do not.
+_ENDINGS = ("_steps", "_rows", "_sums", "_parameters", "_size")
+
 STEPS = ("first", "last", "reverse", "active", "offset", "lengths")
 
 
@@ -71,6 +75,7 @@ class FunctionText:
         self.section = section
         self.function = function
         self.arrays: dict[str, None] = {}
+        self.names: dict[str, str] = {}
         self.letters: dict[str, None] = {}
         self.packed: list[int] = []  # numbers of the loop's products, as in `loop_products`
         self.body = [line for number in numbers for line in self._stage(number)]
@@ -100,7 +105,7 @@ class FunctionText:
             if name in self.letters:
                 passed.append(f"table[{slots}]")
                 slots += 1
-            elif name in STEPS or name in self.program.families:
+            elif name in STEPS or name in map(parameters_of, self.program.families):
                 dtype = "np.int64" if name in STEPS else "real"
                 passed.append(f"vector_at(table, {slots}, {dtype})")
                 slots += 2
@@ -196,9 +201,9 @@ class FunctionText:
             yield f"{self._name(value)} = {self._load(slab, self._column(slab, position), whole)}"
         for block in self._vectors_of_parameters(segment):
             family = block.split(".")[0]
-            self.arrays[family] = None
+            array = self._array(parameters_of(family))
             column = self._sum(self._rows_before(block))
-            yield f"{self._name(block)} = {self._load_row(family, column, whole)}"
+            yield f"{self._name(block)} = {self._load_row(array, column, whole)}"
         for instruction in segment.instructions:
             written = self._written(instruction)
             if instruction.operation == "same" and not self._is_vector(instruction.arguments[0]):
@@ -230,21 +235,19 @@ class FunctionText:
     # words
 
     def _written(self, instruction: Instruction) -> str:
-        parts = [self._name(a) if isinstance(a, str) else repr(a) for a in instruction.arguments]
+        parts = [self._name(a) if isinstance(a, str) else _number(a) for a in instruction.arguments]
         return OPERATIONS[instruction.operation].format(*parts)
 
     def _name(self, value: str) -> str:
-        name = value.replace(".", "_")
-        block = self.program.is_parameter(value)
-        clash = (
-            name in _TAKEN
-            or name in self.layout.slabs
-            or name in self.program.families
-            or name.endswith(("_size", "_sums", "_value"))
-            or name.startswith("packed_")
-            or (not block and any(name == other.replace(".", "_") for other in self.program.shapes))
-        )
-        return f"{name}_value" if clash else name
+        """A value's or a block's name as a variable; no two have the same."""
+        if value not in self.names:
+            name = value.replace(".", "_")
+            if name in _TAKEN or name.endswith(_ENDINGS) or name.startswith("packed_"):
+                name += "_value"
+            while name in self.names.values():
+                name += "_value"
+            self.names[value] = name
+        return self.names[value]
 
     def _is_vector(self, argument: Argument) -> bool:
         if not isinstance(argument, str):
@@ -317,6 +320,17 @@ def imports(lines: Iterable[str]) -> Iterator[str]:
     for module, offered in _OFFERED.items():
         if names := [name for name in offered if name in used]:
             yield f"from unrolled.backends.cpu.{module} import {', '.join(names)}"
+
+
+def parameters_of(family: str) -> str:
+    """The name of the array that holds a family's vectors."""
+    return f"{family}_parameters"
+
+
+def _number(value: float) -> str:
+    if math.isfinite(value):
+        return repr(value)
+    return "np.nan" if math.isnan(value) else "np.inf" if value > 0 else "(-np.inf)"
 
 
 def loop_products(layout: Layout) -> list[Product]:
