@@ -24,6 +24,7 @@ ROOMS = {
     "functions": {"numpy"},
     "language": set(),
     "program": set(),
+    "listing": set(),
     "simplify": set(),
     "derivative": set(),
     "schedule": set(),
@@ -45,6 +46,9 @@ ROOMS = {
     "cli": {"typer", "rich", "torch", "click"},
 }
 ORDER = list(ROOMS)
+# A program prints itself, and what prints it must know what a program is: `__str__` imports the
+# listing when it is called. No other import runs the other way.
+EXCEPTIONS = {("program.py", "listing")}
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
@@ -92,8 +96,24 @@ def test_imports_run_one_way(file):
     for other in ours:
         below = room_of(other)
         assert below is not None, f"{file} imports {other}, which is in no room"
-        assert ORDER.index(below) <= ORDER.index(room), f"{file} imports {other}, which is above it"
+        if (file, other) not in EXCEPTIONS:
+            assert ORDER.index(below) <= ORDER.index(room), f"{file} imports {other}: upwards"
     assert outside <= ROOMS[room], f"{file} imports {outside - ROOMS[room]}"
+
+
+def test_the_exceptions_are_needed_and_wait_for_a_call():
+    for file, other in EXCEPTIONS:
+        assert other in imports(file)[0]
+        tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+        at_the_top = [ast.unparse(node) for node in tree.body if isinstance(node, ast.ImportFrom)]
+        assert not any(other in line for line in at_the_top)
+
+
+def test_every_room_is_there():
+    modules = {file.removesuffix(".py").removesuffix("/__init__") for file in FILES}
+    for room in ROOMS:
+        assert room_of(room) == room
+        assert any(room_of(module) == room for module in modules), f"nothing is in {room}"
 
 
 def test_importing_unrolled_loads_numpy_and_nothing_heavy():
@@ -131,7 +151,7 @@ def test_no_stage_and_no_backend_knows_a_cell_by_name():
 
 
 def test_the_equations_stand_in_one_place():
-    for equation in ("h = o * tanh(c)", "c = f * c_prev + i * g", "(1 - z) * n + z * h_prev"):
+    for equation in ("o * tanh(c)", "c = f * c_prev + i * g", "(1 - z) * n + z * h_prev"):
         places = [f for f in FILES if equation in (PACKAGE / f).read_text(encoding="utf-8")]
         assert places == ["cells.py"]
 

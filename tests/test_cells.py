@@ -204,6 +204,33 @@ def test_run_and_trace_agree_and_follow_the_dtype(cell):
         assert (trace["h_prev"][0] == 0).all()
 
 
+def test_a_trace_satisfies_the_equations():
+    """Column by column, with the equations written out once more here."""
+
+    def sigmoid(a):
+        return 1 / (1 + np.exp(-a))
+
+    rng = np.random.default_rng(1)
+    x, p = rng.standard_normal((6, 2, 3)), cells.lstm.init(3, 5, rng)
+    v = cells.lstm.trace(x, p, [rng.standard_normal((2, 5)) for _ in range(2)])
+    assert list(v) == ["x", "h_prev", "c_prev", "i", "f", "g", "o", "c", "h"]
+    gates = {k: x @ p[f"W.{k}"].T + v["h_prev"] @ p[f"U.{k}"].T + p[f"b.{k}"] for k in "ifgo"}
+    for k in "ifo":
+        np.testing.assert_allclose(v[k], sigmoid(gates[k]), rtol=1e-12)
+    np.testing.assert_allclose(v["g"], np.tanh(gates["g"]), rtol=1e-12)
+    np.testing.assert_array_equal(v["c"], v["f"] * v["c_prev"] + v["i"] * v["g"])
+    np.testing.assert_allclose(v["h"], v["o"] * np.tanh(v["c"]), rtol=1e-15)
+    np.testing.assert_array_equal(v["c_prev"][1:], v["c"][:-1])
+
+    p = cells.gru.init(3, 5, rng)
+    v = cells.gru.trace(x, p)
+    assert list(v) == ["x", "h_prev", "r", "z", "n", "h"]
+    inner = v["r"] * (v["h_prev"] @ p["U.n"].T + p["b_U.n"])
+    np.testing.assert_allclose(v["n"], np.tanh(x @ p["W.n"].T + p["b.n"] + inner), rtol=1e-12)
+    mixed = v["n"] + v["z"] * (v["h_prev"] - v["n"])
+    np.testing.assert_allclose(v["h"], mixed, rtol=1e-12, atol=1e-15)
+
+
 def test_one_sequence_needs_no_batch():
     cell, params = cells.lstm, cells.lstm.init(3, 5, rng=0)
     x = np.random.default_rng(1).standard_normal((6, 3))
@@ -285,6 +312,19 @@ def test_constants_can_be_changed():
             lambda p: p.update({"W.h": np.zeros((4, 2))}),
             "parameter W.h of cell 'simple' has shape (4, 2); expected (H, 3), that is (H, I).",
         ),
+        (
+            lambda p: p.update({"b.h": 1.0}),
+            "parameter b.h of cell 'simple' has shape (); expected (4), that is (H).",
+        ),
+        (
+            lambda p: p.update({"b.h": ["a", "b", "c", "d"]}),
+            "parameter b.h of cell 'simple' is an array of real numbers; found one of <U1.",
+        ),
+        (
+            lambda p: p.clear(),
+            "cell 'simple' needs the parameters W.h, U.h, b.h; given are none. "
+            "cell.init(…) draws a full set.",
+        ),
     ],
 )
 def test_parameters_that_do_not_fit(change, message):
@@ -295,35 +335,78 @@ def test_parameters_that_do_not_fit(change, message):
     assert str(error.value) == message
 
 
-def test_inputs_and_states_that_do_not_fit():
-    params = cells.lstm.init(3, 4, rng=0)
-    x = np.zeros((2, 1, 3))
-    for arguments, message in (
+ZERO = np.zeros((2, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("x", "state", "message"),
+    [
         (
-            (np.zeros(3), params),
+            np.zeros(3),
+            None,
             "cell 'lstm' takes an input of shape (T, B, I), or (T, I) for one sequence; "
             "found (3,).",
         ),
         (
-            (x, params, np.zeros((1, 4))),
-            "cell 'lstm' has 2 states (h, c); 1 were given.",
+            ZERO * 1j,
+            None,
+            "the input of cell 'lstm' is an array of real numbers; found one of complex128.",
         ),
         (
-            (x, params, (np.zeros((1, 4)), np.zeros((1, 5)))),
+            ZERO,
+            np.zeros((1, 4)),
+            "the initial state of cell 'lstm' is one array for each of its states (h, c); found 1.",
+        ),
+        (
+            ZERO,
+            (np.zeros((1, 4)), np.zeros((1, 5))),
             "the initial state c of cell 'lstm' has shape (1, 5); expected (1, 4).",
         ),
-    ):
-        with pytest.raises(InputError) as error:
-            cells.lstm.run(*arguments)
-        assert str(error.value) == message
+        (
+            ZERO[:, 0],
+            (np.zeros((1, 4)), np.zeros(4)),
+            "the initial state h of cell 'lstm' has shape (1, 4); expected (4,).",
+        ),
+        (
+            ZERO,
+            (0.0, np.zeros((1, 4))),
+            "the initial state h of cell 'lstm' is one number; expected (1, 4).",
+        ),
+        (
+            ZERO,
+            (np.zeros((1, 4)), np.array([["a"] * 4])),
+            "the initial state c of cell 'lstm' is an array of real numbers; found one of <U1.",
+        ),
+    ],
+)
+def test_inputs_and_states_that_do_not_fit(x, state, message):
+    with pytest.raises(InputError) as error:
+        cells.lstm.run(x, cells.lstm.init(3, 4, rng=0), state)
+    assert str(error.value) == message
 
 
 def test_a_state_whose_size_nothing_tells_is_asked_for():
     cell = Cell.parse("def fade(x, h_prev):\n    h = tanh(h_prev)\n    return h\n")
-    with pytest.raises(InputError, match="no parameter of cell 'fade' tells the size of the state"):
-        cell.run(np.zeros((2, 1, 3)), {})
-    y, _ = cell.run(np.zeros((2, 1, 3)), {}, np.ones((1, 5)))
+    with pytest.raises(InputError) as error:
+        cell.run(ZERO, {})
+    assert str(error.value) == (
+        "no parameter of cell 'fade' tells the size of the state h; "
+        "give the initial state, an array (B, size)."
+    )
+    y, _ = cell.run(ZERO, {}, np.ones((1, 5)))
     assert y.shape == (2, 1, 5)
+
+
+def test_no_steps_and_no_rows():
+    cell, params = cells.projected_lstm, cells.projected_lstm.init(3, {"h": 2, "c": 5}, rng=0)
+    start = (np.ones((4, 2)), np.ones((4, 5)))
+    y, last = cell.run(np.zeros((0, 4, 3)), params, start)
+    assert y.shape == (0, 4, 2)
+    for state, given in zip(last, start, strict=True):
+        np.testing.assert_array_equal(state, given)
+    y, last = cell.run(np.zeros((6, 0, 3)), params)
+    assert [y.shape, *(state.shape for state in last)] == [(6, 0, 2), (0, 2), (0, 5)]
+    assert cell.trace(np.zeros((0, 3)), params)["c"].shape == (0, 5)
 
 
 def test_sizes_that_cannot_agree():

@@ -31,7 +31,7 @@ ANALYTIC = {
     "relu": lambda a: np.where(a.real > 0, a, 0 * a),
     "maximum": lambda a, b: np.where(a.real > b.real, a, b),
     "minimum": lambda a, b: np.where(a.real < b.real, a, b),
-    "pow": np.power,
+    "where": lambda a, b, c: b if a.real else c,
 }
 
 
@@ -79,9 +79,16 @@ def test_functions_of_one_number(operation, point):
     if operation in ("log", "sqrt"):
         point = abs(point)  # elsewhere they are not defined
     exact = complex_step(operation, 0, [point])
-    # Where a saturated function has lost its last digits (1 − y at y ≈ 1), one rounding error is
-    # all that can be asked for; elsewhere every digit is.
-    np.testing.assert_allclose(rule(operation, 0, [point]), exact, rtol=1e-13, atol=2.3e-16)
+    # Where 1 − y or 1 − y² has lost its digits, because y is nearly 1, a rounding error of that 1
+    # is all that can be asked for; elsewhere every digit is, also of numbers such as exp(−50).
+    saturated = operation == "tanh" or (operation == "sigmoid" and point > 0)
+    atol = 2.3e-16 if saturated else 0
+    np.testing.assert_allclose(rule(operation, 0, [point]), exact, rtol=1e-13, atol=atol)
+
+
+def test_a_saturated_gate_has_no_gradient_of_the_wrong_sign():
+    for operation, point in itertools.product(("sigmoid", "tanh"), (*POINTS, -1e4, 1e4)):
+        assert 0 <= rule(operation, 0, [point]) <= 1
 
 
 @pytest.mark.parametrize("operation", ["add", "sub", "mul", "div", "maximum", "minimum"])
@@ -94,27 +101,52 @@ def test_functions_of_two_numbers(operation):
             np.testing.assert_allclose(rule(operation, position, [a, b]), exact, rtol=1e-13)
 
 
-def test_powers():
+def whole_power(a, b):
+    """A power with a whole exponent, as a product: it is smooth on both sides of 0."""
+    product = np.prod([a] * int(abs(b)))
+    return product if b >= 0 else 1 / product
+
+
+def test_powers_of_positive_numbers():
+    def power(a, b):
+        return np.exp(b * np.log(a))
+
     for a, b in itertools.product((0.1, 5.0, 50.0), POINTS):
         for position in (0, 1):
-            exact = complex_step("pow", position, [a, b])
-            np.testing.assert_allclose(rule("pow", position, [a, b]), exact, rtol=1e-11)
-    for a, b in itertools.product((-50.0, -0.1), (-5.0, -2.0, 1.0, 2.0, 3.0, 5.0)):
-        np.testing.assert_allclose(rule("pow", 0, [a, b]), b * a ** (b - 1), rtol=1e-13)
-    assert rule("pow", 0, [0.0, 2.0]) == 0
-    assert rule("pow", 0, [0.0, 0.0]) == 0  # a ** 0 is 1 everywhere
-    assert rule("pow", 1, [0.0, 3.0]) == 0
+            moved = [np.complex128(a), np.complex128(b)]
+            moved[position] += 1e-30j
+            exact = np.imag(power(*moved)) / 1e-30
+            np.testing.assert_allclose(rule("pow", position, [a, b]), exact, rtol=1e-12)
+
+
+def test_whole_powers_of_all_numbers():
+    for a, b in itertools.product(POINTS, (-50.0, -5.0, -2.0, -1.0, 1.0, 2.0, 3.0, 5.0, 50.0)):
+        exact = np.imag(whole_power(a + 1e-30j, b)) / 1e-30
+        np.testing.assert_allclose(rule("pow", 0, [a, b]), exact, rtol=1e-13)
+    for b in (0.0, 1.0, 2.0, 3.0):
+        assert rule("pow", 0, [0.0, b]) == (b == 1)  # a ** 0 is 1 everywhere
+        assert rule("pow", 1, [0.0, b]) == 0
 
 
 def test_a_choice_hands_the_gradient_to_what_was_chosen():
-    for chosen, (da, db) in ((True, (7, 0)), (False, (0, 7))):
-        assert rule("where", 1, [chosen, 2.0, 3.0], dy=7) == da
-        assert rule("where", 2, [chosen, 2.0, 3.0], dy=7) == db
+    for chosen, b, c in itertools.product((True, False), POINTS, POINTS):
+        for position in (1, 2):
+            exact = complex_step("where", position, [chosen, b, c])
+            assert rule("where", position, [chosen, b, c]) == exact == (chosen == (position == 1))
+
+
+def test_truth_values_have_no_gradient_and_give_none():
+    for operation, rules in DERIVATIVES.items():
+        for position, text in enumerate(rules):
+            of_truth = operation == "where" and position == 0
+            assert (text is None) == (OPERATIONS[operation].truth or of_truth)
 
 
 @pytest.mark.parametrize("operation", ["maximum", "minimum"])
 def test_at_a_tie_both_sides_share(operation):
-    assert [rule(operation, position, [2.0, 2.0], dy=3) for position in (0, 1)] == [1.5, 1.5]
+    for point in (0.0, *POINTS):
+        shares = [rule(operation, position, [point, point], dy=3) for position in (0, 1)]
+        assert shares == [1.5, 1.5]
 
 
 @pytest.mark.parametrize("operation", ["abs", "relu"])
@@ -194,6 +226,64 @@ def test_cells_agree_with_backpropagation_by_hand(name):
         **{f"d{family}": a for family, a in stack_blocks(cell.program, dp).items()},
     }
     assert_close(case.both_passes(reference.run), expected, 1e-12)
+
+
+def test_published_numbers_of_backpropagation_through_time():
+    """The course's laboratory: stated draws with examples as columns, weights on [a_prev; x]."""
+    rng = np.random.RandomState(1)
+    x, a0, W, U, _, b, _, da = (
+        rng.randn(*shape)
+        for shape in [(3, 10, 4), (5, 10), (5, 3), (5, 5), (2, 5), (5, 1), (2, 1), (5, 10, 4)]
+    )
+    found = by_columns(cells.simple, x, [a0], {"W": W, "U": U, "b": b[:, 0]}, da)
+    expected = [-2.071016886851007, -0.592556274588873, 0.02466854778006253, 0.01483316637574825]
+    np.testing.assert_allclose(found["dx"][1][2], expected, rtol=1e-12)
+    assert found["dh_0"].T[2][3] == pytest.approx(-0.3149423751266506, rel=1e-12)
+    assert found["dW"][3][1] == pytest.approx(11.264104496527771, rel=1e-12)
+    assert found["dU"][1][2] == pytest.approx(2.303333126579893, rel=1e-12)
+    assert found["db"][4] == pytest.approx(-0.7474772166221403, rel=1e-12)
+
+
+def test_published_numbers_of_the_lstm():
+    rng = np.random.RandomState(1)
+    gate = [(5, 8), (5, 1)]
+    x, a0, Wf, bf, Wi, bi, Wo, bo, Wg, bg, da = (
+        rng.randn(*shape) for shape in [(3, 10, 7), (5, 10), *gate * 4, (5, 10, 7)]
+    )
+    both = np.concatenate([Wi, Wf, Wg, Wo])
+    parameters = {"W": both[:, 5:], "U": both[:, :5], "b": np.concatenate([bi, bf, bg, bo])[:, 0]}
+    found = by_columns(cells.lstm, x, [a0, np.zeros((5, 10))], parameters, da)
+    expected = [
+        *(-0.03559116097652347, 0.16214985704457283, 0.5517464454346912, 0.46615569554876685),
+        *(0.4352902082903002, 0.16976809126309522, 0.6255026052326188),
+    ]
+    np.testing.assert_allclose(found["dx"][1][2], expected, rtol=1e-12)
+    assert found["dh_0"].T[2][3] == pytest.approx(-0.1721353534064506, rel=1e-12)
+    assert found["dc_0"].T[2][3] == pytest.approx(0.0017781452334752655, rel=1e-12)
+    i, f, g, o = found["dU"].reshape(4, 5, 5)
+    for gradient, value in ((f[3][1], -0.22638467525191924), (i[1][2], 0.28679382245026486)):
+        assert gradient == pytest.approx(value, rel=1e-12)
+    for gradient, value in ((g[3][1], 0.10261063342290468), (o[1][2], 0.06417416071020463)):
+        assert gradient == pytest.approx(value, rel=1e-12)
+    biases = [0.12896283809314374, -0.13413502271602878, 0.32840043959100695, -0.7701848872277554]
+    np.testing.assert_allclose(found["db"].reshape(4, 5)[:, 4], biases, rtol=1e-12)
+
+
+def by_columns(cell, x, states, parameters, da):
+    """Both passes of a cell on arrays (n, m, T), dx too; nothing comes back from the end."""
+    _, m, T = x.shape
+    case = Case(
+        cell,
+        cell.bind(len(x), len(da)),
+        Steps.dense(T, m),
+        x.transpose(2, 1, 0).reshape(T * m, -1),
+        [state.T for state in states],
+        parameters,
+        da.transpose(2, 1, 0).reshape(T * m, -1),
+        [np.zeros_like(state.T) for state in states],
+    )
+    found = case.both_passes(reference.run)
+    return {**found, "dx": found["dx"].reshape(T, m, -1).transpose(2, 1, 0)}
 
 
 def test_saturated_cells_have_finite_gradients():

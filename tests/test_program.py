@@ -15,6 +15,7 @@ from unrolled.backends.blocks import split_blocks
 from unrolled.backends.steps import Steps
 from unrolled.derivative import differentiate, kept_values
 from unrolled.language.sizes import ONE
+from unrolled.listing import listing
 from unrolled.program import Instruction, Total, lower
 
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
@@ -178,6 +179,22 @@ def test_the_derivative_prints_as_equations():
     assert (
         "    dh_prev = U.iᵀ @ di_pre + U.fᵀ @ df_pre + U.gᵀ @ dg_pre + U.oᵀ @ do_pre  # H"
     ) in backward
+
+
+def test_a_derivative_subtracts_and_adds_no_negative():
+    assert "    dz = dh * h_prev - dh * n  # H" in squeezed(str(cells.gru.backward))
+    for cell in ALL_CELLS.values():
+        assert "+ -" not in str(cell.backward)
+        assert "- -" not in str(cell.backward)
+
+
+def test_a_cell_shows_every_name_that_a_person_gave():
+    assert str(cells.gru) == listing(cells.gru.program)
+    head = "def f(x, h_prev):\n"
+    cell = Cell.parse(f"{head}    h_pre = x + h_prev\n    h = tanh(h_pre)\n    return h\n")
+    # A person who gave a name sees it; the program alone does not know who gave it.
+    assert "    h_pre = x + h_prev  # I" in squeezed(str(cell))
+    assert "    h = tanh(x + h_prev)  # I" in squeezed(str(cell.program))
 
 
 def test_sizes_stand_in_one_column():

@@ -1,9 +1,11 @@
 """Laws of the reference: what must hold for any recurrence, whatever its equations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from own_cells import OWN_CELLS
-from passes import Case
+from passes import Case, assert_close
 
 from unrolled import cells
 from unrolled.backends import reference
@@ -49,38 +51,75 @@ def test_a_row_of_a_ragged_batch_is_the_row_alone(cell, reverse):
 
 @every_cell
 def test_reading_backwards_is_reading_the_reversed_sequence(cell):
-    steps = Steps.dense(6, 3)
-    case = Case.draw(cell, steps, 4, 4)
-    turned = case.x.reshape(6, 3, 4)[::-1].reshape(18, 4)
-    backwards = run(case, steps, case.x, case.states, reverse=True)
-    onwards = run(case, steps, turned, case.states)
-    again = onwards.outputs[0].reshape(6, 3, 4)[::-1].reshape(18, 4)
-    np.testing.assert_array_equal(backwards.outputs[0], again)
+    case = Case.draw(cell, Steps.dense(6, 3), 4, 4)
+
+    def turned(array):
+        return array.reshape(6, 3, -1)[::-1].reshape(array.shape)
+
+    backwards = case.both_passes(reference.run, reverse=True)
+    onwards = replace(case, x=turned(case.x), dy=turned(case.dy)).both_passes(reference.run)
+    for name in ("y", "dx"):
+        onwards[name] = turned(onwards[name])
+    for name, array in onwards.items():
+        np.testing.assert_array_equal(backwards[name], array, err_msg=name)
+    assert (case.both_passes(reference.run)["y"] != backwards["y"]).any()
 
 
 @every_cell
 def test_permuting_the_batch_permutes_the_result(cell):
-    steps = Steps.dense(5, 4)
-    case = Case.draw(cell, steps, 4, 4)
+    case = Case.draw(cell, Steps.dense(5, 4), 4, 4)
     order = [2, 0, 3, 1]
-    moved = case.x.reshape(5, 4, 4)[:, order].reshape(20, 4)
-    result = run(case, steps, moved, [state[order] for state in case.states])
-    expected = run(case, steps, case.x, case.states).outputs[0].reshape(5, 4, 4)[:, order]
-    np.testing.assert_allclose(result.outputs[0].reshape(5, 4, 4), expected, rtol=1e-13, atol=1e-15)
+
+    def moved(array):
+        return array.reshape(5, 4, -1)[:, order].reshape(array.shape)
+
+    expected = case.both_passes(reference.run)
+    for name, array in expected.items():
+        if name in ("y", "dx"):
+            expected[name] = moved(array)
+        elif name.startswith("last") or name.endswith("_0"):
+            expected[name] = array[order]
+    found = replace(
+        case,
+        x=moved(case.x),
+        dy=moved(case.dy),
+        states=[state[order] for state in case.states],
+        dstates=[gradient[order] for gradient in case.dstates],
+    ).both_passes(reference.run)
+    assert_close(found, expected, 1e-13)
 
 
 @pytest.mark.parametrize(
     "cell", [c for c in ALL_CELLS.values() if c.name != "clock"], ids=lambda cell: cell.name
 )
-def test_a_sequence_in_two_parts_is_the_sequence(cell):  # the clock starts anew with each part
-    case = Case.draw(cell, Steps.dense(7, 3), 4, 4)
-    whole = run(case, case.steps, case.x, case.states)
-    first = run(case, Steps.dense(3, 3), case.x[:9], case.states)
-    second = run(case, Steps.dense(4, 3), case.x[9:], first.states)
-    parts = np.concatenate([first.outputs[0], second.outputs[0]])
-    np.testing.assert_array_equal(parts, whole.outputs[0])
-    for one, other in zip(second.states, whole.states, strict=True):
-        np.testing.assert_array_equal(one, other)
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_a_sequence_in_two_parts_is_the_sequence(cell, k):  # the clock starts anew with each part
+    """Values are carried over the join onwards, and gradients backwards."""
+    B, whole = 3, Case.draw(cell, Steps.dense(7, 3), 4, 4)
+    expected = whole.both_passes(reference.run)
+    names = cell.states
+
+    def part(steps, rows, states, dstates):
+        return replace(
+            whole,
+            steps=Steps.dense(steps, B),
+            x=whole.x[rows],
+            dy=whole.dy[rows],
+            states=states,
+            dstates=dstates,
+        ).both_passes(reference.run)
+
+    here, there = slice(0, k * B), slice(k * B, None)
+    joint = [part(k, here, whole.states, whole.dstates)[f"last {name}"] for name in names]
+    second = part(7 - k, there, joint, whole.dstates)
+    first = part(k, here, whole.states, [second[f"d{name}_0"] for name in names])
+    found = {
+        **{f"d{family}": first[f"d{family}"] + second[f"d{family}"] for family in whole.parameters},
+        **{name: np.concatenate([first[name], second[name]]) for name in ("y", "dx")},
+        **{f"last {name}": second[f"last {name}"] for name in names},
+        **{f"d{name}_0": first[f"d{name}_0"] for name in names},
+    }
+    assert_close(found, expected, 1e-13)
 
 
 @every_cell

@@ -1,5 +1,7 @@
 """Simplifying: each rule, and that it never changes a bit."""
 
+import itertools
+
 import numpy as np
 import pytest
 from own_cells import OWN_CELLS
@@ -8,7 +10,8 @@ from passes import Case
 from unrolled import Cell, cells
 from unrolled.backends import reference
 from unrolled.backends.steps import Steps
-from unrolled.simplify import simplify
+from unrolled.language.operations import OPERATIONS
+from unrolled.simplify import _COMPARISONS, _ON_NUMBERS, simplify
 
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
 
@@ -42,6 +45,12 @@ def simplified(*equations, state="h"):
         ("h = where(k == 2, h_prev, x)", ["h = x"]),
         ("h = h_prev * maximum(2, k)", ["h = h_prev * 3"]),
         ("h = tanh(h_prev) * tanh(h_prev)", ["_1 = tanh(h_prev)", "h = _1 * _1"]),
+        ("h = h_prev + -x", ["h = h_prev - x"]),
+        ("h = h_prev - -x", ["h = h_prev + x"]),
+        ("h = -x + h_prev", ["_1 = -x", "h = _1 + h_prev"]),  # sums keep their order
+        ("h = h_prev + -x * -x", ["_1 = -x", "_3 = _1 * _1", "h = h_prev + _3"]),
+        ("h = h_prev * (0 - 1)", ["h = h_prev * (-1)"]),
+        ("h = h_prev * where(2 >= 2, 3, k)", ["h = h_prev * 3"]),
     ],
 )
 def test_a_rule(equation, left):
@@ -50,6 +59,38 @@ def test_a_rule(equation, left):
 
 def test_what_nobody_wants_is_left_out():
     assert simplified("unused = exp(x)", "h = h_prev") == ["h = h_prev"]
+
+
+@pytest.mark.parametrize("operation", sorted(_ON_NUMBERS))
+def test_numbers_are_folded_to_what_the_reference_computes(operation):
+    function, truth = _ON_NUMBERS[operation], reference.OPERATIONS[operation]
+    points = (-1000.0, -50.0, -0.3, -0.0, 0.0, 0.3, 2.0, 50.0, 1000.0, np.inf, -np.inf, np.nan)
+    folded = 0
+    for arguments in itertools.product(points, repeat=OPERATIONS[operation].arity):
+        try:
+            number = function(*arguments)
+        except (ValueError, OverflowError, ZeroDivisionError):
+            continue  # it is left to the run
+        with np.errstate(all="ignore"):
+            expected = truth(*map(np.float64, arguments))
+        np.testing.assert_allclose(number, expected, rtol=4e-15, atol=0, err_msg=str(arguments))
+        folded += 1
+    assert folded > len(points) // 3
+
+
+@pytest.mark.parametrize("operation", sorted(_COMPARISONS))
+def test_numbers_are_compared_as_the_reference_does(operation):
+    for a, b in itertools.product((-1.0, -0.0, 0.0, 2.0, np.inf, np.nan), repeat=2):
+        assert _COMPARISONS[operation](a, b) == reference.OPERATIONS[operation](a, b)
+
+
+def test_what_is_handed_on_or_given_keeps_its_name():
+    program = Cell.parse(
+        "def f(x, h_prev, c_prev):\n    c = x\n    h = x\n    k = x\n    return h, c\n"
+    ).program.with_outputs(("h",), ("k",))
+    simple = simplify(program)
+    assert [str(i) for i in simple.instructions] == ["c = x", "h = x", "k = x"]
+    assert (simple.outputs, simple.carried) == (program.outputs, program.carried)
 
 
 def test_numbers_that_python_cannot_work_out_are_left_to_the_run():

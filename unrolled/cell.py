@@ -23,6 +23,7 @@ from .errors import EquationError, InputError
 from .language.equations import Equations
 from .language.reading import read
 from .language.sizes import Sizes, bind_sizes, infer_sizes
+from .listing import listing
 from .program import Program, lower
 from .simplify import simplify
 
@@ -164,7 +165,7 @@ class Cell:
             The outputs (T, B, H), and the last state: an array, or a tuple of several states.
 
         Raises:
-            InputError: if an array is missing or its shape does not fit.
+            InputError: if an array is missing, holds no real numbers, or does not fit.
         """
         values, last = self._run(x, params, state, (self.states[0],))
         return values[self.states[0]], last[0] if len(last) == 1 else last
@@ -195,7 +196,7 @@ class Cell:
         state: Array | Sequence[Array] | None,
         names: tuple[str, ...],
     ) -> tuple[dict[str, Array], tuple[Array, ...]]:
-        x = np.asarray(x)
+        x = self._numbers("the input", x)
         x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
         if x.ndim not in (2, 3):
             raise InputError(
@@ -205,7 +206,7 @@ class Cell:
         alone = x.ndim == 2
         sequence = x[:, None] if alone else x
         length, batch, input_size = sequence.shape
-        params = {name: np.asarray(array) for name, array in params.items()}
+        params = {n: self._numbers(f"parameter {n}", array) for n, array in params.items()}
         sizes = self._sizes_of(input_size, params)
         states = self._states(state, batch, sizes, x.dtype, alone)
         result = reference.run(
@@ -216,12 +217,21 @@ class Cell:
             stack_blocks(self.program, params),
             Steps.dense(length, batch),
         )
-        shaped = [output.reshape(length, batch, -1) for output in result.outputs]
+        shaped = [output.reshape(length, batch, output.shape[1]) for output in result.outputs]
         last = tuple(final[0] if alone else final for final in result.states)
         return {
             name: output[:, 0] if alone else output
             for name, output in zip(names, shaped, strict=True)
         }, last
+
+    def _numbers(self, what: str, given: Any) -> Array:
+        array = np.asarray(given)
+        if array.dtype.kind not in "fiub":
+            raise InputError(
+                f"{what} of cell '{self.name}' is an array of real numbers; "
+                f"found one of {array.dtype}."
+            )
+        return array
 
     def _sizes_of(self, input_size: int, params: Mapping[str, Array]) -> dict[str, int]:
         """Read the sizes off the parameters, and check their shapes."""
@@ -267,23 +277,24 @@ class Cell:
                     f"{', '.join(unknown)}; give the initial state, an array (B, size)."
                 )
             return [np.zeros((batch, sizes[letter]), dtype) for letter in letters]
-        given = [state] if isinstance(state, np.ndarray) else list(state)
+        given = list(state) if isinstance(state, list | tuple) else [state]
         if len(given) != len(self.states):
             raise InputError(
-                f"cell '{self.name}' has {len(self.states)} states "
-                f"({', '.join(self.states)}); {len(given)} were given."
+                f"the initial state of cell '{self.name}' is one array for each of its states "
+                f"({', '.join(self.states)}); found {len(given)}."
             )
         arrays = []
         for name, letter, array in zip(self.states, letters, given, strict=True):
-            array = np.asarray(array)
-            size = sizes.setdefault(letter, array.shape[-1])
-            expected = (size,) if alone else (batch, size)
+            array = self._numbers(f"the initial state {name}", array)
+            size = (sizes[letter],) if letter in sizes else array.shape[-1:] or (letter,)
+            expected = size if alone else (batch, *size)
             if array.shape != expected:
+                found = f"has shape {array.shape}" if array.ndim else "is one number"
                 raise InputError(
-                    f"the initial state {name} of cell '{self.name}' has shape {array.shape}; "
-                    f"expected {expected}."
+                    f"the initial state {name} of cell '{self.name}' {found}; expected {expected}."
                 )
-            arrays.append(array.reshape(batch, size))
+            sizes[letter] = array.shape[-1]
+            arrays.append(array.reshape(batch, array.shape[-1]))
         return arrays
 
     def parameter_shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -291,7 +302,7 @@ class Cell:
         return family_shapes(self.program, sizes)
 
     def __str__(self) -> str:
-        return self.program.listing([equation.name for equation in self.equations.equations])
+        return listing(self.program, [equation.name for equation in self.equations.equations])
 
     def __repr__(self) -> str:
         return f"<cell {self.name}({self.equations.inputs[0]}) → {', '.join(self.states)}>"

@@ -4,8 +4,7 @@ A program is repeated over the steps of a sequence. The forward pass of a cell i
 its derivative, backpropagation through time, which runs from the last step to the first.
 """
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 
@@ -152,71 +151,10 @@ class Program:
                 found.setdefault(name, []).append(instruction)
         return found
 
-    def listing(self, named: Collection[str] = ()) -> str:
-        """The program for people: what goes in, the equations, what comes out, sizes at the side.
-
-        Args:
-            named: values that get an equation of their own whatever their names look like.
-                A value without a name of its own that is used once is written in its user.
-        """
-        rows = [*self._listed_before(), *self._listed_equations(named), *self._listed_after()]
-        width = min(max(len(text) for text, _ in rows), _LISTING_WIDTH)
-        first = f"{self.name}: one step" + (", from the last to the first" if self.adjoint else "")
-        return "\n".join([first, *(f"{t:<{width}}  # {side}" if side else t for t, side in rows)])
-
     def __str__(self) -> str:
-        return self.listing()
+        from .listing import listing  # it knows programs, so it stands below this file
 
-    def _listed_before(self) -> Iterator[tuple[str, str]]:
-        for group in self.inputs:
-            yield from _rows("given", group, self.sizes)
-        yield from _rows("received", [received for received, _ in self.carried], self.sizes)
-        shapes = {block: f"({', '.join(shape)})" for block, shape in self.shapes.items()}
-        for blocks in self.families.values():
-            yield from _rows("family", blocks, shapes)
-
-    def _listed_equations(self, named: Collection[str]) -> Iterator[tuple[str, str]]:
-        inside = self._written_in_their_users() - set(named)
-        meaning: dict[str, Expression] = {}
-        for instruction in self.instructions:
-            expression = instruction.expression(meaning)
-            if instruction.name in inside:
-                meaning[instruction.name] = expression
-            else:
-                text = f"    {instruction.name} = {written(expression)}"
-                yield text, self.sizes[instruction.name]
-
-    def _written_in_their_users(self) -> set[str]:
-        """What has a generated name and is used once, by another instruction."""
-        times = Counter(name for instruction in self.instructions for name in instruction.values)
-        inside = set()
-        for instruction in self.instructions:
-            for name in instruction.values:
-                generated = name.startswith(("_", "d_") if self.adjoint else "_")
-                if generated or name == f"{instruction.name}_pre":
-                    inside.add(name)
-        once = {name for name in inside if times[name] == 1}
-        return (once & self.by_name.keys()) - self.wanted
-
-    def _listed_after(self) -> Iterator[tuple[str, str]]:
-        pairs = ", ".join(f"{handed_on} as {received}" for received, handed_on in self.carried)
-        yield f"  hands on  {pairs}", ""
-        for group in self.outputs:
-            yield from _rows("gives", group, self.sizes)
-        for total in self.totals:
-            yield f"  sums up   {total}", f"({', '.join(self.shapes[total.parameter])})"
-
-
-_LISTING_WIDTH = 84  # longer lines have their size right behind them
-
-
-def _rows(title: str, names: Iterable[str], sizes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Lines of a listing, with those values together that have one size."""
-    together: dict[str, list[str]] = {}
-    for name in names:
-        together.setdefault(sizes[name], []).append(name)
-    for size, several in together.items():
-        yield f"  {title:<9} {', '.join(several)}", size
+        return listing(self)
 
 
 def lower(equations: Equations, sizes: Sizes | None = None) -> Program:

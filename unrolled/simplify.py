@@ -1,12 +1,13 @@
 """A program with less in it that gives the same numbers.
 
-Rules that hold in floating point only: numbers are folded, neutral elements dropped, small powers
-written out, equal instructions shared, and what nobody wants is left out. Sums keep their order.
+Only rules that hold in floating point too: neutral elements are dropped, small powers written out,
+equal instructions shared, and what nobody wants is left out. Sums keep their order. What follows
+from numbers alone is worked out here, in double precision.
 """
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from .language.sizes import ONE
@@ -23,9 +24,9 @@ _ON_NUMBERS: dict[str, Callable[..., float]] = {
     "div": lambda a, b: a / b,
     "neg": lambda a: -a,
     "pow": math.pow,
-    "maximum": max,
-    "minimum": min,
-    "sigmoid": lambda a: 1 / (1 + math.exp(-a)),
+    "maximum": lambda a, b: a if a >= b or math.isnan(a) else b,
+    "minimum": lambda a, b: a if a <= b or math.isnan(a) else b,
+    "sigmoid": lambda a: (1.0 if a >= 0 else math.exp(a)) / (1 + math.exp(-abs(a))),
     "tanh": math.tanh,
     "exp": math.exp,
     "log": math.log,
@@ -105,6 +106,7 @@ def _share(program: Program) -> Program:
     fixed |= {handed_on for _, handed_on in program.carried}
     stands_for: dict[str, Argument | bool] = {}
     seen: dict[tuple[str, tuple[Argument | bool, ...], str], str] = {}
+    negated: dict[str, Argument | bool] = {}
     kept: list[Instruction] = []
 
     def meaning(argument: Argument) -> Argument | bool:
@@ -115,6 +117,7 @@ def _share(program: Program) -> Program:
         operation, arguments = _rewritten(
             instruction.operation, tuple(meaning(argument) for argument in instruction.arguments)
         )
+        operation, arguments = _without_sign(operation, arguments, negated)
         key = (operation, arguments, size)
         alias = operation == "same" and _size(program, arguments[0]) == size
         if operation == "truth" or (alias and name not in fixed):
@@ -123,6 +126,8 @@ def _share(program: Program) -> Program:
             stands_for[name] = seen[key]
         else:
             seen.setdefault(key, name)
+            if operation == "neg":
+                negated[name] = arguments[0]
             kept.append(Instruction(name, operation, arguments))
     return replace(
         program,
@@ -152,6 +157,18 @@ def _rewritten(operation: str, arguments: tuple[Argument | bool, ...]) -> Rewrit
     if numbers and operation in _WITH_NUMBERS:
         return _WITH_NUMBERS[operation](arguments[0], arguments[1]) or (operation, arguments)
     return operation, arguments
+
+
+def _without_sign(
+    operation: str,
+    arguments: tuple[Argument | bool, ...],
+    negated: Mapping[str, Argument | bool],
+) -> Rewrite:
+    """`a + -b` is `a - b`, and `a - -b` is `a + b`, to the last bit."""
+    last = arguments[-1]
+    if operation not in ("add", "sub") or not isinstance(last, str) or last not in negated:
+        return operation, arguments
+    return "sub" if operation == "add" else "add", (arguments[0], negated[last])
 
 
 def _size(program: Program, argument: Argument | bool) -> str:
