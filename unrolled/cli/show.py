@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 
 from unrolled.cli.cell_argument import find_cell
+from unrolled.derivative import kept_values
 from unrolled.schedule import schedule
 from unrolled.views.latex import latex
 
@@ -16,10 +17,11 @@ def show(
 ) -> None:
     """Print a cell's equations, its derivative, its schedule and its formula."""
     found = find_cell(cell)
+    training = found.forward.with_outputs((found.states[0],), kept_values(found.backward))
     console = Console()
     for title, text, language in (
         ("The equations", found.text, "python"),
-        ("One step forward", str(found.forward), "python"),
+        ("One step forward, with what it keeps", str(training), "python"),
         ("One step of backpropagation through time", str(found.backward), "python"),
         ("When each part runs, forward", str(schedule(found.forward)), "text"),
         ("When each part runs, backward", str(schedule(found.backward)), "text"),
