@@ -66,6 +66,18 @@ class Cell:
         return self.equations.states
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The named values of a step, in the order of computation.
+
+        The input, the states of the step before, and the left side of every equation.
+        """
+        return (
+            self.equations.inputs[0],
+            *(f"{state}_prev" for state in self.states),
+            *(equation.name for equation in self.equations.equations),
+        )
+
+    @property
     def blocks(self) -> dict[str, tuple[str, ...]]:
         """Family → the names of its blocks, in order of first appearance."""
         return self.equations.blocks
@@ -179,15 +191,9 @@ class Cell:
         """Every named value at every step, as `run` computes them.
 
         Returns:
-            Name → array (T, B, size), in the order of computation: the input, the states of the
-            step before, gates and states.
+            Name → array (T, B, size), for each of `names`.
         """
-        names = (
-            self.equations.inputs[0],
-            *(f"{state}_prev" for state in self.states),
-            *(equation.name for equation in self.equations.equations),
-        )
-        return self._run(x, params, state, names)[0]
+        return self._run(x, params, state, self.names)[0]
 
     def _run(
         self,
@@ -207,7 +213,7 @@ class Cell:
         sequence = x[:, None] if alone else x
         length, batch, input_size = sequence.shape
         params = {n: self._numbers(f"parameter {n}", array) for n, array in params.items()}
-        sizes = self._sizes_of(input_size, params)
+        sizes = self.sizes_of(input_size, params)
         states = self._states(state, batch, sizes, x.dtype, alone)
         result = reference.run(
             self.program.with_outputs(*((name,) for name in names)),
@@ -233,8 +239,16 @@ class Cell:
             )
         return array
 
-    def _sizes_of(self, input_size: int, params: Mapping[str, Array]) -> dict[str, int]:
-        """Read the sizes off the parameters, and check their shapes."""
+    def sizes_of(self, input_size: int, params: Mapping[str, Array]) -> dict[str, int]:
+        """Read the sizes off parameters, and check their shapes: letter → number.
+
+        Args:
+            input_size: I.
+            params: block → array.
+
+        Raises:
+            InputError: if an array is missing or does not fit.
+        """
         wanted = self.sizes.shapes
         if missing := [name for name in wanted if name not in params]:
             raise InputError(

@@ -60,7 +60,10 @@ def _rule(operation: str, position: int) -> Expression | None:
 
 
 def differentiate(
-    program: Program, outputs: Iterable[str] | None = None, recompute: bool = False
+    program: Program,
+    outputs: Iterable[str] | None = None,
+    recompute: bool = False,
+    traced: Iterable[str] = (),
 ) -> Program:
     """The adjoint program: one step of backpropagation through time.
 
@@ -69,27 +72,33 @@ def differentiate(
         outputs: the values whose gradient is given at every step; the program's outputs if None.
         recompute: keep the states only, and compute the other values of a step again. Otherwise
             what is costly to compute is kept, and what is cheap is computed again.
+        traced: values whose gradients are wanted at every step, beside those of the inputs.
 
     Returns:
         A program whose inputs are three groups: the inputs of `program`, the values of the
         forward pass to keep (`kept_values`), and the gradients `d<output>_out` of the outputs.
         Every state `s` receives `ds_next` and hands on `ds_prev`. Its output is one group, the
-        gradients `d<input>`; its totals are the gradients of the parameters.
+        gradients `d<input>`, and where some are traced a second one, in their order; its totals
+        are the gradients of the parameters.
     """
     wanted = [value for group in program.outputs for value in group]
-    return _Adjoint(program, tuple(wanted if outputs is None else outputs), recompute).program()
+    given = tuple(wanted if outputs is None else outputs)
+    return _Adjoint(program, given, recompute, tuple(traced)).program()
 
 
 def kept_values(adjoint: Program) -> tuple[str, ...]:
     """What the forward pass keeps, at every step, for an adjoint program."""
-    return adjoint.inputs[1]
+    return adjoint.inputs[-2]
 
 
 class _Adjoint:
-    def __init__(self, forward: Program, outputs: tuple[str, ...], recompute: bool) -> None:
+    def __init__(
+        self, forward: Program, outputs: tuple[str, ...], recompute: bool, traced: tuple[str, ...]
+    ) -> None:
         self.forward = forward
         self.outputs = outputs
         self.recompute = recompute
+        self.traced = traced
         self.builder = Builder(forward.sizes, forward.shapes)
         self.terms: dict[str, list[Argument]] = {}
         self.products: dict[str, list[tuple[str, str]]] = {}  # value → (matrix, gradient) pairs
@@ -100,13 +109,20 @@ class _Adjoint:
         received = [self._incoming(f"d{handed_on}_next", handed_on) for _, handed_on in
                     forward.carried]  # fmt: skip
         given = [self._incoming(f"d{output}_out", output) for output in self.outputs]
+        found: dict[str, str | None] = {}
         for instruction in reversed(forward.instructions):
-            dy = self._gradient(instruction.name)
+            name = instruction.name
+            found[name] = dy = self._gradient(name, wanted=name in self.traced)
             if dy is not None:
                 self._through(instruction, dy)
-        handed_on = [self._gradient(prev, wanted=True) for prev, _ in forward.carried]
+        received_values = [prev for prev, _ in forward.carried]
         inputs = [value for group in forward.inputs for value in group]
-        gradients = [self._gradient(value, wanted=True) for value in inputs]
+        for value in (*received_values, *inputs):
+            found[value] = self._gradient(value, wanted=True)
+        handed_on = [str(found[value]) for value in received_values]
+        groups = [tuple(str(found[value]) for value in inputs)]
+        if self.traced:
+            groups.append(tuple(str(found[value]) for value in self.traced))
         kept, again = self._values_needed()
         order = [*forward.shapes]
         sizes = {**builder.sizes, **{value: forward.sizes[value] for value in kept}}
@@ -114,10 +130,10 @@ class _Adjoint:
             Program(
                 name=f"{forward.name}_backward",
                 inputs=(*forward.inputs, kept, tuple(given)),
-                carried=tuple(zip(received, map(str, handed_on), strict=True)),
+                carried=tuple(zip(received, handed_on, strict=True)),
                 families=forward.families,
                 instructions=(*again, *builder.instructions),
-                outputs=(tuple(map(str, gradients)),),
+                outputs=tuple(groups),
                 totals=tuple(sorted(self.totals, key=lambda total: order.index(total.parameter))),
                 sizes=sizes,
                 shapes=forward.shapes,

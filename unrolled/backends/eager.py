@@ -103,8 +103,8 @@ def unroll(
     def wanted(name: str) -> Tensor:
         if name in rows:
             return rows[name]
-        if not counts:
-            return like.new_zeros(0, numbers[program.sizes[name]])
+        if not counts:  # no rows, and still something that gradients can go through
+            return like.sum(1, keepdim=True).expand(0, numbers[program.sizes[name]])
         return torch.cat(series[name])
 
     outputs = [

@@ -53,6 +53,31 @@ class Steps:
         return np.asarray((self.active[:, None] > np.arange(self.batch)).sum(0), np.int64)
 
 
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Rows of different lengths in a padded array (T, B, …), and where they lie when packed.
+
+    Attributes:
+        steps: the rows of each step.
+        order: (B,) the rows of the batch, longest first; equal lengths stay in their order.
+        places: (rows of all steps,) the place of each packed row in the padded (T · B) ones.
+    """
+
+    steps: Steps
+    order: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, lengths: npt.ArrayLike, length: int) -> "Ragged":
+        """The rows of a padded array of `length` steps, of which row b uses `lengths[b]`."""
+        given = np.asarray(lengths, np.int64)
+        order = np.argsort(-given, kind="stable")
+        steps = np.arange(length)[:, None]
+        taking_part = steps < given[order]
+        places = (steps * len(given) + order)[taking_part]
+        return cls(Steps(taking_part.sum(1), len(given)), order, places)
+
+
 @dataclass(frozen=True)
 class Result:
     """What running a program over a sequence gives.

@@ -1,9 +1,13 @@
 """A recurrent language model: what comes next, given everything so far."""
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from .. import Cell, cells
 from ..errors import InputError
+from ..network import Trace
 from ..nn import Recurrent
 
 State = Tensor | tuple[Tensor, ...]
@@ -69,6 +73,19 @@ class LanguageModel(nn.Module):
         y, state = self.recurrent(self.embedding(tokens), state)
         logits: Tensor = self.output(self.projection(self.dropout(y)))
         return logits, state
+
+    @torch.no_grad()
+    def trace(self, tokens: npt.ArrayLike) -> Trace:
+        """Every named value of the recurrent stack while it reads, in NumPy.
+
+        Args:
+            tokens: Token numbers, shape (T,) or (T, B).
+
+        Returns:
+            A trace whose input is the tokens' embeddings; dropout is left out.
+        """
+        numbers = torch.as_tensor(np.asarray(tokens, np.int64), device=self.embedding.weight.device)
+        return self.recurrent.network().trace(self.embedding(numbers).double().cpu().numpy())
 
 
 def detach(state: State) -> State:

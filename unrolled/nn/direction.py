@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from ..derivative import kept_values
 from ..language.sizes import ONE
 from ..program import Program
 from .choice import run_kernels
+from .rows import rows_of
 
 
 @dataclass(frozen=True)
@@ -106,26 +107,30 @@ def forward(
     x: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    active: Tensor | None,
+    counts: Tensor | None,
     keep: bool,
 ) -> list[Tensor]:
     """Run forward on CPU tensors.
 
     Args:
         direction: what to run.
-        x: (T, B, I), or (rows of all steps, I) where `active` is given.
+        x: (T, B, I), or (rows of all steps, I) of a packed sequence.
         states: the initial states, each (B, size).
         parameters: the stacked families.
-        active: (T,) how many rows take part at each step, int64; all if None.
+        counts: of a packed sequence (T,), how many rows take part at each step; of a padded one
+            (B,), how many steps of each row count; int64. None: all.
         keep: whether `backward` will follow.
 
     Returns:
-        The output at every step, the last states and, with `keep`, what `backward` needs.
+        The output at every step, the last states and, with `keep`, what `backward` needs: its rows
+        are those that take part.
     """
     program = direction.training if keep else direction.inference
-    result = _run(direction, program, [x], states, parameters, _steps(x, states, active))
-    y, *kept = (_tensor(rows, x) for rows in result.outputs)
-    return [y, *map(torch.from_numpy, result.states), *kept]
+    rows = rows_of(x, states[0], counts)
+    result = _run(direction, program, [rows.packed(x)], rows.sorted(states), parameters, rows.steps)
+    y, *kept = map(torch.from_numpy, result.outputs)
+    last = rows.unsorted([torch.from_numpy(state) for state in result.states])
+    return [rows.padded(y), *last, *kept]
 
 
 def backward(
@@ -135,7 +140,7 @@ def backward(
     dy: Tensor,
     dlast: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    active: Tensor | None,
+    counts: Tensor | None,
     gradient_of_input: bool,
     gradient_of_parameters: bool,
 ) -> list[Tensor]:
@@ -144,11 +149,11 @@ def backward(
     Args:
         direction: what to run.
         x: the input, as `forward` took it.
-        kept: what `forward` kept.
+        kept: what `forward` kept; rows beyond those that take part are not read.
         dy: the gradient of the output at every step.
         dlast: the gradients of the last states.
         parameters: the stacked families.
-        active: as `forward` took it.
+        counts: as `forward` took it.
         gradient_of_input: whether dx is wanted.
         gradient_of_parameters: whether the gradients of the families are wanted.
 
@@ -158,13 +163,20 @@ def backward(
     wanted = direction.families if gradient_of_parameters else ()
     if gradient_of_input:
         wanted = (*wanted, *direction.adjoint.outputs[0])
-    steps = _steps(x, dlast, active)
+    rows = rows_of(x, dlast[0], counts)
+    kept = kept.reshape(-1, kept.shape[-1])[: rows.steps.rows]
     result = _run(
-        direction, direction.adjoint, [x, kept, dy], dlast, parameters, steps, frozenset(wanted)
+        direction,
+        direction.adjoint,
+        [rows.packed(x), kept, rows.packed(dy)],
+        rows.sorted(dlast),
+        parameters,
+        rows.steps,
+        frozenset(wanted),
     )
-    found = [torch.from_numpy(state) for state in result.states]
+    found = rows.unsorted([torch.from_numpy(state) for state in result.states])
     if gradient_of_input:
-        found.append(_tensor(result.outputs[0], x))
+        found.append(rows.padded(torch.from_numpy(result.outputs[0])))
     if gradient_of_parameters:
         found += [torch.from_numpy(result.totals[family]) for family in direction.families]
     return found
@@ -175,30 +187,30 @@ def forward_eager(
     x: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    active: Tensor | None,
+    counts: Tensor | None,
 ) -> list[Tensor]:
     """As `forward`, with torch's own operations, which torch can differentiate and transform."""
-    outputs, last, _ = eager.unroll(
-        direction.inference,
-        direction.sizes,
-        [x.flatten(0, 1) if active is None else x],
-        states,
-        dict(zip(direction.families, parameters, strict=True)),
-        [x.shape[1]] * x.shape[0] if active is None else active.tolist(),
-        direction.reverse,
-    )
-    return [outputs[0].reshape(*x.shape[:-1], direction.widths[0]), *last]
 
+    def unroll(
+        rows: Tensor, initial: Sequence[Tensor], active: list[int]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        outputs, last, _ = eager.unroll(
+            direction.inference,
+            direction.sizes,
+            [rows],
+            initial,
+            dict(zip(direction.families, parameters, strict=True)),
+            active,
+            direction.reverse,
+        )
+        return outputs[0], last
 
-@lru_cache(maxsize=32)
-def _dense_steps(length: int, batch: int) -> Steps:
-    return Steps.dense(length, batch)
-
-
-def _steps(x: Tensor, states: Sequence[Tensor], active: Tensor | None) -> Steps:
-    if active is None:
-        return _dense_steps(x.shape[0], x.shape[1])
-    return Steps(active.numpy(), states[0].shape[0])
+    if counts is None:  # nothing here but shapes, so that compilers can read it
+        y, last = unroll(x.flatten(0, 1), states, [x.shape[1]] * x.shape[0])
+        return [y.reshape(*x.shape[:-1], direction.widths[0]), *last]
+    rows = rows_of(x, states[0], counts)
+    y, last = unroll(rows.packed(x), rows.sorted(states), rows.steps.active.tolist())
+    return [rows.padded(y), *rows.unsorted(last)]
 
 
 def _run(
@@ -214,7 +226,7 @@ def _run(
         direction.backend,
         program,
         direction.sizes,
-        [group.numpy(force=True).reshape(steps.rows, group.shape[-1]) for group in inputs],
+        [group.numpy(force=True) for group in inputs],
         [state.numpy(force=True) for state in states],
         {
             family: stacked.numpy(force=True)
@@ -224,8 +236,3 @@ def _run(
         direction.reverse,
         wanted,
     )
-
-
-def _tensor(rows: Any, x: Tensor) -> Tensor:
-    """The rows of all steps, shaped as `x`."""
-    return torch.from_numpy(rows.reshape(*x.shape[:-1], rows.shape[1]))

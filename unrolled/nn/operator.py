@@ -5,6 +5,7 @@ contains them loads in any process that imports `unrolled.nn`. Tensors that noth
 but autograd take a shorter way to the same functions: the dispatcher costs more than a short loop.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,16 +23,17 @@ def recurrence(
     x: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    active: Tensor | None = None,
+    counts: Tensor | None = None,
 ) -> list[Tensor]:
     """Run one direction of one layer, differentiably.
 
     Args:
         direction: the cell, its sizes, its direction and the backend.
-        x: (T, B, I), or (rows of all steps, I) where `active` is given.
+        x: (T, B, I), or (rows of all steps, I) of a packed sequence.
         states: the initial states, each (B, size).
         parameters: stacked families, in the order of the cell's families.
-        active: (T,) how many rows take part at each step, int64 on the CPU; all if None.
+        counts: of a packed sequence (T,), how many rows take part at each step; of a padded one
+            (B,), how many steps of each row count; int64. None: all.
 
     Returns:
         The outputs, shaped as `x` with the size of the first state, and the last states.
@@ -41,18 +43,18 @@ def recurrence(
         InputError: if the tensors differ in dtype or device.
     """
     if choose(direction.backend, x, states, parameters) == EAGER:
-        return forward_eager(direction, x, states, parameters, active)
+        return forward_eager(direction, x, states, parameters, counts)
     keep = torch.is_grad_enabled() and (
         x.requires_grad
         or any(tensor.requires_grad for tensor in parameters)
         or any(tensor.requires_grad for tensor in states)
     )
     if _watched(x):
-        outputs = _operator_forward(direction, x, states, parameters, active, keep)
+        outputs = _operator_forward(direction, x, states, parameters, counts, keep)
         return outputs[:-1] if keep else outputs
     if keep:
-        return list(_Recurrence.apply(direction, active, len(states), x, *states, *parameters))  # type: ignore[no-untyped-call]
-    return forward(direction, x, states, parameters, active, keep=False)
+        return list(_Recurrence.apply(direction, counts, len(states), x, *states, *parameters))  # type: ignore[no-untyped-call]
+    return forward(direction, x, states, parameters, counts, keep=False)
 
 
 def _watched(x: Tensor) -> bool:
@@ -73,11 +75,11 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, direction: Direction, active: Tensor | None, states: int, x: Tensor, *rest: Tensor
+        ctx: Any, direction: Direction, counts: Tensor | None, states: int, x: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.direction, ctx.active, ctx.states = direction, active, states
-        *outputs, kept = forward(direction, x, rest[:states], rest[states:], active, keep=True)
+        ctx.direction, ctx.counts, ctx.states = direction, counts, states
+        *outputs, kept = forward(direction, x, rest[:states], rest[states:], counts, keep=True)
         ctx.save_for_backward(x, kept, *rest)
         return tuple(outputs)
 
@@ -86,7 +88,7 @@ class _Recurrence(torch.autograd.Function):
         x, kept, *rest = ctx.saved_tensors
         needs_x, *needs_rest = ctx.needs_input_grad[3:]
         dx, dstates, dparameters = _gradients(
-            ctx.direction, x, kept, rest[: ctx.states], rest[ctx.states :], ctx.active, gradients,
+            ctx.direction, x, kept, rest[: ctx.states], rest[ctx.states :], ctx.counts, gradients,
             needs_x, any(needs_rest[ctx.states :]),
         )  # fmt: skip
         return None, None, None, dx, *dstates, *dparameters
@@ -98,16 +100,16 @@ def _gradients(
     kept: Tensor | None,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    active: Tensor | None,
+    counts: Tensor | None,
     gradients: Sequence[Tensor | None],
     gradient_of_input: bool,
     gradient_of_parameters: bool,
 ) -> Gradients:
     """The gradients wanted, given those of the outputs and the last states (None: zero)."""
     if torch.is_grad_enabled():
-        return _differentiable_gradients(direction, x, states, parameters, active, gradients)
+        return _differentiable_gradients(direction, x, states, parameters, counts, gradients)
     if kept is None:  # a program exported for inference, and trained all the same
-        kept = _operator_forward(direction, x, states, parameters, active, keep=True)[-1]
+        kept = _operator_forward(direction, x, states, parameters, counts, keep=True)[-1]
     dy, *dlast = gradients
     if dy is None:
         dy = x.new_zeros(*x.shape[:-1], direction.widths[0])
@@ -117,7 +119,7 @@ def _gradients(
     ]
     run = _operator_backward if _watched(x) else backward
     found = run(
-        direction, x, kept, dy, given, parameters, active, gradient_of_input, gradient_of_parameters
+        direction, x, kept, dy, given, parameters, counts, gradient_of_input, gradient_of_parameters
     )
     count = len(states)
     return (
@@ -132,12 +134,12 @@ def _differentiable_gradients(
     x: Tensor,
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    active: Tensor | None,
+    counts: Tensor | None,
     gradients: Sequence[Tensor | None],
 ) -> Gradients:
     """The same by torch's own operations, for whoever asks for second derivatives."""
     refuse_second_derivative(direction.backend)
-    outputs = forward_eager(direction, x, states, parameters, active)
+    outputs = forward_eager(direction, x, states, parameters, counts)
     pairs = [
         (y, dy)
         for y, dy in zip(outputs, gradients, strict=True)
@@ -167,12 +169,12 @@ def _differentiable_gradients(
 
 _library = torch.library.Library("unrolled", "DEF")  # type: ignore[no-untyped-call]
 _library.define(  # type: ignore[no-untyped-call]
-    "forward(Tensor x, Tensor[] states, Tensor[] parameters, Tensor? active, bool keep, "
+    "forward(Tensor x, Tensor[] states, Tensor[] parameters, Tensor? counts, bool keep, "
     "str cell, int[] sizes, bool reverse, str backend) -> Tensor[]"
 )
 _library.define(  # type: ignore[no-untyped-call]
     "backward(Tensor x, Tensor kept, Tensor dy, Tensor[] dlast, Tensor[] parameters, "
-    "Tensor? active, bool gradient_of_input, bool gradient_of_parameters, "
+    "Tensor? counts, bool gradient_of_input, bool gradient_of_parameters, "
     "str cell, int[] sizes, bool reverse, str backend) -> Tensor[]"
 )
 
@@ -204,18 +206,25 @@ def _forward(
     x: Tensor,
     states: list[Tensor],
     parameters: list[Tensor],
-    active: Tensor | None,
+    counts: Tensor | None,
     keep: bool,
     *about: Any,
 ) -> list[Tensor]:
-    return forward(_direction(*about), x, states, parameters, active, keep)
+    found = forward(_direction(*about), x, states, parameters, counts, keep)
+    if keep:  # in the shape promised below, however few rows take part
+        kept, rows = found[-1], math.prod(x.shape[:-1])
+        if len(kept) < rows:
+            kept = x.new_empty(rows, kept.shape[1])
+            kept[: len(found[-1])] = found[-1]
+        found[-1] = kept.reshape(*x.shape[:-1], kept.shape[1])
+    return found
 
 
 def _forward_shapes(
     x: Tensor,
     states: list[Tensor],
     parameters: list[Tensor],
-    active: Tensor | None,
+    counts: Tensor | None,
     keep: bool,
     *about: Any,
 ) -> list[Tensor]:
@@ -235,7 +244,7 @@ def _backward_shapes(
     dy: Tensor,
     dlast: list[Tensor],
     parameters: list[Tensor],
-    active: Tensor | None,
+    counts: Tensor | None,
     gradient_of_input: bool,
     gradient_of_parameters: bool,
     *about: Any,
@@ -246,21 +255,21 @@ def _backward_shapes(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    x, states, parameters, active, keep, *about = inputs
+    x, states, parameters, counts, keep, *about = inputs
     ctx.set_materialize_grads(False)
     ctx.direction = _direction(*about)
-    ctx.states, ctx.keep, ctx.ragged = len(states), keep, active is not None
-    extra = [*([active] if ctx.ragged else []), *(output[-1:] if keep else [])]
+    ctx.states, ctx.keep, ctx.ragged = len(states), keep, counts is not None
+    extra = [*([counts] if ctx.ragged else []), *(output[-1:] if keep else [])]
     ctx.save_for_backward(*extra, x, *states, *parameters)
 
 
 def _derivative(ctx: Any, gradients: list[Tensor | None]) -> Any:
     saved = list(ctx.saved_tensors)
-    active = saved.pop(0) if ctx.ragged else None
+    counts = saved.pop(0) if ctx.ragged else None
     kept = saved.pop(0) if ctx.keep else None
     x, *rest = saved
     found = _gradients(
-        ctx.direction, x, kept, rest[: ctx.states], rest[ctx.states :], active,
+        ctx.direction, x, kept, rest[: ctx.states], rest[ctx.states :], counts,
         gradients[: 1 + ctx.states], ctx.needs_input_grad[0], any(ctx.needs_input_grad[2]),
     )  # fmt: skip
     return *found, None, None, None, None, None, None

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from ..backends.blocks import split_blocks
+from ..backends.steps import Array
 from ..cell import Cell
 from ..errors import InputError
+from ..network import Network
 from .choice import check_name
 from .direction import Direction, direction_of
 from .operator import recurrence
@@ -100,7 +103,10 @@ class Layers(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, x: Tensor | PackedSequence, state: State | None = None
+        self,
+        x: Tensor | PackedSequence,
+        state: State | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
     ) -> tuple[Tensor | PackedSequence, State]:
         """Run the layers over a sequence.
 
@@ -110,16 +116,22 @@ class Layers(nn.Module):
             state: the initial state: a tensor (num_layers · directions, B, size), without B for
                 one sequence, or a tuple of such tensors where the cell has several states; zeros
                 if None.
+            lengths: (B,) how many steps of each row of a padded `x` count, in any order; 0 is a
+                length. The direction that reads from the end begins at each row's own end. What
+                is beyond a row's length is never read and costs nothing. All steps if None.
 
         Returns:
             The outputs of the last layer, shaped as `x` with the sizes of the output in both
-            directions side by side, and the last state, as `state`.
+            directions side by side, zero beyond a row's length; and the last state of each row,
+            as `state`.
 
         Raises:
             InputError: if a shape, a dtype or a device does not fit.
             BackendError: if the backend named cannot serve.
         """
         if isinstance(x, PackedSequence):
+            if lengths is not None:
+                raise InputError("a PackedSequence has its lengths; give it without lengths=….")
             return self._packed(x, state)
         self._check_input(x)
         alone = x.dim() == 2
@@ -127,10 +139,35 @@ class Layers(nn.Module):
             x = x.unsqueeze(1)
         elif self.batch_first:
             x = x.transpose(0, 1)
-        y, last = self._run(x, self._initial(state, x, x.shape[1], alone), None)
+        counts = None if lengths is None else _counts(lengths, x.shape[1])
+        y, last = self._run(x, self._initial(state, x, x.shape[1], alone), counts)
         if alone:
             return y.squeeze(1), _as_state([part.squeeze(1) for part in last])
         return y.transpose(0, 1) if self.batch_first else y, _as_state(last)
+
+    @torch.no_grad()
+    def network(self) -> Network:
+        """The same network in NumPy, with copies of the parameters, to look inside.
+
+        `layer.network().trace(x)` gives every named value of every step. Dropout between layers is
+        left out, as in evaluation mode.
+        """
+        layers: list[tuple[dict[str, Array], ...]] = []
+        directions = 1 + self.bidirectional
+        for layer in range(self.num_layers):
+            found = []
+            for number in range(layer * directions, (layer + 1) * directions):
+                direction = self._directions[number]
+                stacked = {
+                    family: tensor.detach().cpu().double().numpy()
+                    for family, tensor in zip(
+                        direction.families, self._families(number), strict=True
+                    )
+                }
+                blocks = split_blocks(self.cell.program, direction.sizes, stacked)
+                found.append({block: blocks[block].copy() for block in blocks})
+            layers.append(tuple(found))
+        return Network(self.cell, tuple(layers))
 
     def _packed(self, x: PackedSequence, state: State | None) -> tuple[PackedSequence, State]:
         data, active, order, order_back = x
@@ -149,7 +186,7 @@ class Layers(nn.Module):
         return PackedSequence(y, active, order, order_back), _as_state(last)
 
     def _run(
-        self, x: Tensor, initial: list[Sequence[Tensor]], active: Tensor | None
+        self, x: Tensor, initial: list[Sequence[Tensor]], counts: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
         """Run all layers; `initial` holds for each state one tensor for each direction."""
         found: list[list[Tensor]] = []
@@ -165,7 +202,7 @@ class Layers(nn.Module):
                     x,
                     [parts[number] for parts in initial],
                     self._families(number),
-                    active,
+                    counts,
                 )
                 outputs.append(y)
                 found.append(last)
@@ -303,6 +340,18 @@ class Recurrent(Layers):
     def extra_repr(self) -> str:
         """The cell, the sizes, and the arguments that differ from their defaults."""
         return f"{self.cell.name}, {super().extra_repr()}"
+
+
+def _counts(lengths: Tensor | Sequence[int], batch: int) -> Tensor:
+    """Lengths as int64 on the CPU; that they fit is seen where their values are."""
+    counts = torch.as_tensor(lengths)
+    whole = not counts.is_floating_point() and not counts.is_complex()
+    if tuple(counts.shape) != (batch,) or not (whole or batch == 0) or counts.dtype == torch.bool:
+        raise InputError(
+            f"lengths are whole numbers, one for each of the {batch} rows; found "
+            f"{counts.dtype} of shape {tuple(counts.shape)}."
+        )
+    return counts.to("cpu", torch.int64)
 
 
 def _as_state(parts: list[Tensor]) -> State:

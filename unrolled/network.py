@@ -1,0 +1,455 @@
+"""Deep and bidirectional networks of one cell, in NumPy: each number of them can be looked at."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends import reference
+from .backends.blocks import split_blocks, stack_blocks
+from .backends.steps import Array, Ragged, Result
+from .cell import Cell
+from .derivative import differentiate, kept_values
+from .errors import InputError
+from .language.sizes import ONE
+from .program import Program
+
+Params = Mapping[str, Array]  # block → array, as `Cell.init` gives
+State = Array | tuple[Array, ...]
+Run = Callable[..., Result]  # the `run` of a backend for arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Layers of a cell, one above the other, each reading in one direction or in both.
+
+    Attributes:
+        cell: the equations of every layer.
+        params: `params[layer][direction]` is block → array; direction 1 reads from the end.
+
+    Raises:
+        InputError: if a layer's parameters are missing or do not fit.
+    """
+
+    cell: Cell
+    params: tuple[tuple[Params, ...], ...]
+
+    def __post_init__(self) -> None:
+        directions = {len(layer) for layer in self.params}
+        if len(directions) != 1 or not directions <= {1, 2}:
+            raise InputError(
+                "the parameters of a network are params[layer][direction], with one direction in "
+                f"every layer or two in every layer; found {[len(layer) for layer in self.params]}."
+            )
+        _ = self.sizes
+
+    @classmethod
+    def init(
+        cls,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int | Mapping[str, int],
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        rng: np.random.Generator | int | None = None,
+    ) -> "Network":
+        """Draw a network, layer after layer, as `Cell.init` draws.
+
+        Args:
+            cell: the equations of every layer.
+            input_size: I of the first layer; the others read what the layer below gives.
+            hidden_size: as in `Cell.bind`.
+            num_layers: how many layers.
+            bidirectional: whether each layer also reads the sequence from its end.
+            rng: a generator, or a seed for one.
+        """
+        generator = np.random.default_rng(rng)
+        layers = []
+        width = input_size
+        for _ in range(num_layers):
+            directions = range(1 + bidirectional)
+            layers.append(tuple(cell.init(width, hidden_size, generator) for _ in directions))
+            output = cell.bind(width, hidden_size)[cell.sizes.values[cell.states[0]]]
+            width = output * len(directions)
+        return cls(cell, tuple(layers))
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers."""
+        return len(self.params)
+
+    @property
+    def directions(self) -> int:
+        """1, or 2 of a bidirectional network."""
+        return len(self.params[0])
+
+    @cached_property
+    def sizes(self) -> tuple[dict[str, int], ...]:
+        """Letter → number, for each layer."""
+        found: list[dict[str, int]] = []
+        for layer in self.params:
+            width = self._width_into(found[-1] if found else None, layer[0])
+            for params in layer:
+                sizes = self.cell.sizes_of(width, params)
+            found.append(sizes)
+        return tuple(found)
+
+    def _width_into(self, below: Mapping[str, int] | None, params: Params) -> int:
+        """The size of what a layer reads."""
+        if below is not None:
+            return below[self.cell.sizes.values[self.cell.states[0]]] * self.directions
+        for block, letters in self.cell.sizes.shapes.items():
+            if "I" in letters and block in params:
+                return int(np.shape(params[block])[letters.index("I")])
+        return 1  # no parameter meets the input, or it is missing, which `sizes_of` finds
+
+    def trace(
+        self,
+        x: npt.ArrayLike,
+        state: State | None = None,
+        lengths: npt.ArrayLike | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        run: Run = reference.run,
+    ) -> "Trace":
+        """Run the network over a batch, and keep what can be looked at.
+
+        Args:
+            x: (T, B, I), or (T, I) for one sequence, which becomes (T, 1, I).
+            state: an array (layers · directions, B, size) for each state of the cell, a tuple if
+                there are several, ordered as PyTorch's; zeros if None.
+            lengths: (B,) how many steps of each row count, T if None; the others give zeros.
+            names: which values to keep; every named one if None. The backward pass needs none.
+            run: the `run` of a backend; the reference if None.
+
+        Raises:
+            InputError: if an array does not fit.
+        """
+        x = np.asarray(x)
+        x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
+        x = x[:, None] if x.ndim == 2 else x
+        if x.ndim != 3 or x.shape[2] != self.sizes[0]["I"]:
+            raise InputError(
+                f"this network reads an array (T, B, {self.sizes[0]['I']}); found {x.shape}."
+            )
+        length, batch, _ = x.shape
+        counts = np.full(batch, length) if lengths is None else np.asarray(lengths)
+        if (
+            counts.shape != (batch,)
+            or counts.dtype.kind not in "iu"
+            or not (np.all(counts >= 0) and np.all(counts <= length))
+        ):
+            raise InputError(
+                f"lengths are {batch} whole numbers from 0 to {length}, one for each row; "
+                f"found {lengths!r}."
+            )
+        names = self.cell.names if names is None else tuple(names)
+        if unknown := [name for name in names if name not in self.cell.names]:
+            raise InputError(
+                f"cell '{self.cell.name}' has no value {', '.join(unknown)}; "
+                f"it has {', '.join(self.cell.names)}."
+            )
+        ragged = Ragged.of(counts, length)
+        layers: list[tuple[_Pass, ...]] = []
+        below = x
+        for layer in range(self.num_layers):
+            passes = []
+            for direction in range(self.directions):
+                initial = self._initial(state, layer, direction, batch, x.dtype)
+                passes.append(
+                    _Pass.forward(self, layer, direction, below, initial, ragged, names, run)
+                )
+            layers.append(tuple(passes))
+            below = np.concatenate([one.y for one in passes], axis=2)
+        return Trace(self, x, ragged, tuple(layers), below)
+
+    def run(
+        self, x: npt.ArrayLike, state: State | None = None, lengths: npt.ArrayLike | None = None
+    ) -> tuple[Array, State]:
+        """Outputs (T, B, size · directions) and last state, of the arguments of `trace`."""
+        trace = self.trace(x, state, lengths, names=())
+        return trace.y, trace.state
+
+    def _initial(
+        self, state: State | None, layer: int, direction: int, batch: int, dtype: npt.DTypeLike
+    ) -> list[Array]:
+        given = _several(state, self.cell.states)
+        found = []
+        for position, name in enumerate(self.cell.states):
+            size = self.sizes[layer][self.cell.sizes.values[name]]
+            if given is None:
+                found.append(np.zeros((batch, size), dtype))
+                continue
+            expected = (self.num_layers * self.directions, batch, size)
+            if np.shape(given[position]) != expected:
+                raise InputError(
+                    f"the state {name} of this network has shape {expected}: (layers · "
+                    f"directions, B, size); found {np.shape(given[position])}."
+                )
+            found.append(np.asarray(given[position][layer * self.directions + direction], dtype))
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A network's run over a batch, with what was kept of it.
+
+    `trace["c"]` is a value of the last layer, `trace["c", 0]` of the first, and
+    `trace["c", 0, 1]` of the first layer's direction that reads from the end: (T, B, size), zero
+    where a row has ended.
+
+    Attributes:
+        network: what ran.
+        x: (T, B, I) what it read.
+        ragged: which rows took part at which step.
+        layers: what each direction of each layer did.
+        y: (T, B, size · directions) what the last layer gave.
+    """
+
+    network: Network
+    x: Array
+    ragged: Ragged
+    layers: "tuple[tuple[_Pass, ...], ...]"
+    y: Array
+
+    def __getitem__(self, key: str | tuple[str, int] | tuple[str, int, int]) -> Array:
+        name, layer, direction = _place(key)
+        values = self.layers[layer][direction].values
+        if name not in values:
+            raise KeyError(f"{name} was not kept; this trace has {', '.join(values)}.")
+        return values[name]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(B,) how many steps of each row were read."""
+        found = np.empty_like(self.ragged.order)
+        found[self.ragged.order] = self.ragged.steps.lengths
+        return found
+
+    @property
+    def state(self) -> State:
+        """The last state: an array (layers · directions, B, size), or a tuple of several."""
+        return _stacked([one.last for layer in self.layers for one in layer])
+
+    def backward(
+        self,
+        dy: npt.ArrayLike | None = None,
+        dstate: State | None = None,
+        *,
+        run: Run = reference.run,
+    ) -> "Gradients":
+        """Backpropagation through time, through all layers.
+
+        Args:
+            dy: the gradient with respect to `y`, of its shape; zeros if None.
+            dstate: the gradient with respect to the last state, of its shape; zeros if None.
+            run: the `run` of a backend; the reference if None.
+
+        Returns:
+            The gradients with respect to everything that this trace kept, and to the input, the
+            parameters and the initial state.
+        """
+        above = np.zeros_like(self.y) if dy is None else np.asarray(dy, self.y.dtype)
+        if above.shape != self.y.shape:
+            raise InputError(f"dy has the shape of y, {self.y.shape}; found {above.shape}.")
+        network = self.network
+        directions = network.directions
+        found: list[tuple[_Back, ...]] = []
+        for layer in reversed(range(network.num_layers)):
+            parts = np.split(above, directions, axis=2)
+            passes = []
+            for direction, one in enumerate(self.layers[layer]):
+                final = network._initial(dstate, layer, direction, above.shape[1], above.dtype)
+                passes.append(one.backward(parts[direction], final, run))
+            found.insert(0, tuple(passes))
+            above = sum((one.x for one in passes[1:]), start=passes[0].x)
+        return Gradients(self, tuple(found), above)
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """The gradients of a scalar with respect to everything in a trace.
+
+    `gradients["i"]` is the gradient of the named value i; keys are those of the trace. What a
+    state's gradient counts: all that the step's value moves, by its own output and by later steps.
+
+    Attributes:
+        trace: the run.
+        layers: what each direction of each layer did on the way back.
+        x: (T, B, I) the gradient with respect to the input.
+    """
+
+    trace: Trace
+    layers: "tuple[tuple[_Back, ...], ...]"
+    x: Array
+
+    def __getitem__(self, key: str | tuple[str, int] | tuple[str, int, int]) -> Array:
+        name, layer, direction = _place(key)
+        values = self.layers[layer][direction].values
+        if name not in values:
+            raise KeyError(f"{name} was not kept; this trace has {', '.join(values)}.")
+        return values[name]
+
+    @property
+    def params(self) -> tuple[tuple[dict[str, Array], ...], ...]:
+        """The gradients of the parameters, as `Network.params`."""
+        return tuple(tuple(one.params for one in layer) for layer in self.layers)
+
+    @property
+    def state(self) -> State:
+        """The gradient with respect to the initial state, as `Trace.state`."""
+        return _stacked([one.initial for layer in self.layers for one in layer])
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """One direction of one layer, forward. Arrays are padded, in the order of the batch."""
+
+    network: Network
+    layer: int
+    direction: int
+    x: Array
+    ragged: Ragged
+    names: tuple[str, ...]
+    kept: Array
+    y: Array
+    last: tuple[Array, ...]
+    values: dict[str, Array]
+
+    @classmethod
+    def forward(
+        cls,
+        network: Network,
+        layer: int,
+        direction: int,
+        x: Array,
+        initial: Sequence[Array],
+        ragged: Ragged,
+        names: tuple[str, ...],
+        run: Run,
+    ) -> "_Pass":
+        forward, _ = _programs(network.cell, names)
+        packed = _packed(x, ragged)
+        result = run(
+            forward,
+            network.sizes[layer],
+            [packed],
+            [array[ragged.order] for array in initial],
+            stack_blocks(forward, _as(x.dtype, network.params[layer][direction])),
+            ragged.steps,
+            direction == 1,
+        )
+        y, kept = result.outputs[:2]
+        values = {}
+        if names:
+            sizes = {**network.sizes[layer], ONE: 1}
+            values = _named(result.outputs[2], names, forward, sizes, ragged, x.shape[:2])
+        return cls(
+            network, layer, direction, packed, ragged, names, kept,
+            _padded(y, ragged, x.shape[:2]), _unsorted(result.states, ragged), values,
+        )  # fmt: skip
+
+    def backward(self, dy: Array, dlast: Sequence[Array], run: Run) -> "_Back":
+        network, ragged = self.network, self.ragged
+        _, adjoint = _programs(network.cell, self.names)
+        params = _as(dy.dtype, network.params[self.layer][self.direction])
+        sizes = {**network.sizes[self.layer], ONE: 1}
+        result = run(
+            adjoint,
+            network.sizes[self.layer],
+            [self.x, self.kept, _packed(dy, ragged)],
+            [array[ragged.order] for array in dlast],
+            stack_blocks(adjoint, params),
+            ragged.steps,
+            self.direction == 1,
+        )
+        shape = dy.shape[:2]
+        values = {}
+        if self.names:
+            values = _named(
+                result.outputs[1], self.names, _programs(network.cell, self.names)[0], sizes,
+                ragged, shape,
+            )  # fmt: skip
+        return _Back(
+            _padded(result.outputs[0], ragged, shape),
+            dict(split_blocks(adjoint, sizes, result.totals)),
+            _unsorted(result.states, ragged),
+            values,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Back:
+    """The gradients of one direction of one layer."""
+
+    x: Array
+    params: dict[str, Array]
+    initial: tuple[Array, ...]
+    values: dict[str, Array]
+
+
+@lru_cache(maxsize=256)
+def _programs(cell: Cell, names: tuple[str, ...]) -> tuple[Program, Program]:
+    """Forward and adjoint: with names to look at, as written; without, simplified."""
+    program = cell.program if names else cell.forward
+    adjoint = differentiate(program, traced=names)
+    groups = [(cell.states[0],), kept_values(adjoint), *([names] if names else [])]
+    return program.with_outputs(*groups), adjoint
+
+
+def _place(key: str | tuple[str, int] | tuple[str, int, int]) -> tuple[str, int, int]:
+    if isinstance(key, str):
+        return key, -1, 0
+    return (*key, 0) if len(key) == 2 else key
+
+
+def _several(state: State | None, names: Sequence[str]) -> Sequence[Array] | None:
+    if state is None:
+        return None
+    given = list(state) if isinstance(state, list | tuple) else [state]
+    if len(given) != len(names):
+        raise InputError(
+            f"a state is one array for each of {', '.join(names)}; found {len(given)}."
+        )
+    return given
+
+
+def _stacked(passes: Sequence[tuple[Array, ...]]) -> State:
+    states = tuple(np.stack(arrays) for arrays in zip(*passes, strict=True))
+    return states[0] if len(states) == 1 else states
+
+
+def _as(dtype: npt.DTypeLike, params: Params) -> dict[str, Array]:
+    return {block: np.asarray(array, dtype) for block, array in params.items()}
+
+
+def _packed(padded: Array, ragged: Ragged) -> Array:
+    return padded.reshape(-1, padded.shape[2])[ragged.places]
+
+
+def _padded(packed: Array, ragged: Ragged, shape: tuple[int, ...]) -> Array:
+    padded = np.zeros((shape[0] * shape[1], packed.shape[1]), packed.dtype)
+    padded[ragged.places] = packed
+    return padded.reshape(*shape, packed.shape[1])
+
+
+def _unsorted(states: Sequence[Array], ragged: Ragged) -> tuple[Array, ...]:
+    found = tuple(np.empty_like(state) for state in states)
+    for array, state in zip(found, states, strict=True):
+        array[ragged.order] = state
+    return found
+
+
+def _named(
+    array: Array,
+    names: Sequence[str],
+    forward: Program,
+    sizes: Mapping[str, int],
+    ragged: Ragged,
+    shape: tuple[int, ...],
+) -> dict[str, Array]:
+    ends = np.cumsum([sizes[forward.sizes[name]] for name in names])[:-1]
+    parts = np.split(_padded(array, ragged, shape), ends, axis=2)
+    return dict(zip(names, parts, strict=True))
