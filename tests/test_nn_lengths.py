@@ -154,5 +154,5 @@ def test_wrong_lengths_get_a_sentence(lengths, message):
 
 def test_a_packed_sequence_has_its_lengths():
     packed = torch.nn.utils.rnn.pack_sequence([torch.randn(2, 3), torch.randn(1, 3)])
-    with pytest.raises(InputError, match="without lengths"):
+    with pytest.raises(InputError, match="lengths=… for that"):
         GRU(3, 5)(packed, lengths=[2, 1])

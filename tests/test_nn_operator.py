@@ -165,7 +165,7 @@ def test_opcheck(ragged: bool, keep: bool) -> None:
         x, active = torch.randn(6, 3, requires_grad=keep), torch.tensor([2, 2, 1, 1])
     states = [torch.randn(2, 5), torch.randn(2, 5, requires_grad=keep)]
     families = [p if keep else p.detach() for p in layer._families(0)]
-    arguments = (direction.text, list(direction.numbers), True, "auto")
+    arguments = (direction.text, list(direction.numbers), True, "auto", False)
     torch.library.opcheck(
         torch.ops.unrolled.forward, (x, states, families, active, keep, *arguments)
     )
@@ -174,7 +174,7 @@ def test_opcheck(ragged: bool, keep: bool) -> None:
     for wanted in ((True, True), (False, False), (False, True)):
         torch.library.opcheck(
             torch.ops.unrolled.backward,
-            (x.detach(), kept, y, last, families, active, *wanted, *arguments),
+            (x.detach(), kept, [y], last, families, active, *wanted, *arguments),
         )
 
 
@@ -269,7 +269,16 @@ def test_second_derivatives_of_the_watched_operator() -> None:
 
     def run(x, *families):
         return torch.ops.unrolled.forward(
-            x, states, families, None, True, direction.text, direction.numbers, False, "auto"
+            x,
+            states,
+            families,
+            None,
+            True,
+            direction.text,
+            direction.numbers,
+            False,
+            "auto",
+            False,
         )[0]
 
     with pytest.warns(UserWarning, match="second derivative"):

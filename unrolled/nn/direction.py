@@ -11,7 +11,7 @@ from torch import Tensor
 from ..backends import eager
 from ..backends.steps import Result, Steps
 from ..cell import Cell
-from ..derivative import kept_values
+from ..derivative import differentiate, kept_values
 from ..language.sizes import ONE
 from ..program import Program
 from .choice import run_kernels
@@ -27,12 +27,14 @@ class Direction:
         numbers: its sizes, in the order of `Cell.sizes.letters`.
         reverse: whether it reads the sequence from its end.
         backend: as the layer's argument names it.
+        all_states: whether it gives every state at every step, and not the first one only.
     """
 
     text: str
     numbers: tuple[int, ...]
     reverse: bool
     backend: str
+    all_states: bool = False
 
     @cached_property
     def cell(self) -> Cell:
@@ -45,19 +47,29 @@ class Direction:
         return dict(zip(self.cell.sizes.letters, self.numbers, strict=True))
 
     @cached_property
+    def with_all_states(self) -> "Direction":
+        """The same, giving every state at every step."""
+        return direction_of(self.text, self.numbers, self.reverse, self.backend, True)
+
+    @cached_property
+    def emitted(self) -> tuple[str, ...]:
+        """The states that it gives at every step."""
+        return self.cell.states if self.all_states else self.cell.states[:1]
+
+    @cached_property
     def inference(self) -> Program:
         """The forward pass that keeps nothing."""
-        return _forward_program(self.text, keep=False)
+        return _programs(self.text, self.emitted)[0]
 
     @cached_property
     def training(self) -> Program:
         """The forward pass that keeps what the backward pass needs."""
-        return _forward_program(self.text, keep=True)
+        return _programs(self.text, self.emitted)[1]
 
     @cached_property
     def adjoint(self) -> Program:
         """The backward pass."""
-        return self.cell.backward
+        return _programs(self.text, self.emitted)[2]
 
     @cached_property
     def families(self) -> tuple[str, ...]:
@@ -65,25 +77,30 @@ class Direction:
         return tuple(family for family, blocks in self.cell.program.families.items() if blocks)
 
     @cached_property
-    def widths(self) -> tuple[int, int]:
-        """The sizes of the output and of all kept values together."""
+    def widths(self) -> tuple[int, ...]:
+        """The sizes of what it gives at every step, and of all kept values together."""
         numbers = {**self.sizes, ONE: 1}
-        output, kept = (
+        return tuple(
             sum(numbers[self.training.sizes[value]] for value in group)
             for group in self.training.outputs
         )
-        return output, kept
 
     def __reduce__(self) -> Any:
         # Copies and pickles lead to the one that is there already, with its programs.
-        return direction_of, (self.text, self.numbers, self.reverse, self.backend)
+        return direction_of, (
+            self.text, self.numbers, self.reverse, self.backend, self.all_states,
+        )  # fmt: skip
 
 
 @cache
-def direction_of(text: str, numbers: tuple[int, ...], reverse: bool, backend: str) -> Direction:
+def direction_of(
+    text: str, numbers: tuple[int, ...], reverse: bool, backend: str, all_states: bool = False
+) -> Direction:
     """The one `Direction` of this process with these attributes, its programs at hand."""
-    direction = Direction(text, numbers, reverse, backend)
-    _ = direction.inference, direction.widths, direction.families
+    direction = Direction(text, numbers, reverse, backend, all_states)
+    _ = direction.inference, direction.widths, direction.families, direction.emitted
+    if not all_states:
+        _ = direction.with_all_states
     return direction
 
 
@@ -96,10 +113,16 @@ def _parsed(text: str) -> Cell:
 
 
 @cache
-def _forward_program(text: str, keep: bool) -> Program:
-    cell = _parsed(text)
-    kept = (kept_values(cell.backward),) if keep else ()
-    return cell.forward.with_outputs((cell.states[0],), *kept)
+def _programs(text: str, emitted: tuple[str, ...]) -> tuple[Program, Program, Program]:
+    """For inference, for training, and backward."""
+    forward = _parsed(text).forward
+    adjoint = differentiate(forward, outputs=emitted)
+    groups = [(state,) for state in emitted]
+    return (
+        forward.with_outputs(*groups),
+        forward.with_outputs(*groups, kept_values(adjoint)),
+        adjoint,
+    )
 
 
 def forward(
@@ -122,22 +145,23 @@ def forward(
         keep: whether `backward` will follow.
 
     Returns:
-        The output at every step, the last states and, with `keep`, what `backward` needs: its rows
-        are those that take part.
+        The emitted states at every step, the last states and, with `keep`, what `backward` needs:
+        its rows are those that take part.
     """
     program = direction.training if keep else direction.inference
     rows = rows_of(x, states[0], counts)
     result = _run(direction, program, [rows.packed(x)], rows.sorted(states), parameters, rows.steps)
-    y, *kept = map(torch.from_numpy, result.outputs)
+    found = [torch.from_numpy(output) for output in result.outputs]
+    count = len(direction.emitted)
     last = rows.unsorted([torch.from_numpy(state) for state in result.states])
-    return [rows.padded(y), *last, *kept]
+    return [*map(rows.padded, found[:count]), *last, *found[count:]]
 
 
 def backward(
     direction: Direction,
     x: Tensor,
     kept: Tensor,
-    dy: Tensor,
+    demitted: Sequence[Tensor],
     dlast: Sequence[Tensor],
     parameters: Sequence[Tensor],
     counts: Tensor | None,
@@ -150,7 +174,7 @@ def backward(
         direction: what to run.
         x: the input, as `forward` took it.
         kept: what `forward` kept; rows beyond those that take part are not read.
-        dy: the gradient of the output at every step.
+        demitted: the gradients of the emitted states at every step.
         dlast: the gradients of the last states.
         parameters: the stacked families.
         counts: as `forward` took it.
@@ -165,10 +189,12 @@ def backward(
         wanted = (*wanted, *direction.adjoint.outputs[0])
     rows = rows_of(x, dlast[0], counts)
     kept = kept.reshape(-1, kept.shape[-1])[: rows.steps.rows]
+    # The gradients of all emitted states are one group of inputs, side by side.
+    given = [rows.packed(gradient) for gradient in demitted]
     result = _run(
         direction,
         direction.adjoint,
-        [rows.packed(x), kept, rows.packed(dy)],
+        [rows.packed(x), kept, given[0] if len(given) == 1 else torch.cat(given, 1)],
         rows.sorted(dlast),
         parameters,
         rows.steps,
@@ -193,7 +219,7 @@ def forward_eager(
 
     def unroll(
         rows: Tensor, initial: Sequence[Tensor], active: list[int]
-    ) -> tuple[Tensor, Sequence[Tensor]]:
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         outputs, last, _ = eager.unroll(
             direction.inference,
             direction.sizes,
@@ -203,14 +229,14 @@ def forward_eager(
             active,
             direction.reverse,
         )
-        return outputs[0], last
+        return outputs, last
 
     if counts is None:  # nothing here but shapes, so that compilers can read it
-        y, last = unroll(x.flatten(0, 1), states, [x.shape[1]] * x.shape[0])
-        return [y.reshape(*x.shape[:-1], direction.widths[0]), *last]
+        found, last = unroll(x.flatten(0, 1), states, [x.shape[1]] * x.shape[0])
+        return [*(y.reshape(*x.shape[:-1], y.shape[1]) for y in found), *last]
     rows = rows_of(x, states[0], counts)
-    y, last = unroll(rows.packed(x), rows.sorted(states), rows.steps.active.tolist())
-    return [rows.padded(y), *rows.unsorted(last)]
+    found, last = unroll(rows.packed(x), rows.sorted(states), rows.steps.active.tolist())
+    return [*map(rows.padded, found), *rows.unsorted(last)]
 
 
 def _run(

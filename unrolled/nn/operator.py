@@ -36,7 +36,7 @@ def recurrence(
             (B,), how many steps of each row count; int64. None: all.
 
     Returns:
-        The outputs, shaped as `x` with the size of the first state, and the last states.
+        The emitted states at every step, shaped as `x` with their sizes, and the last states.
 
     Raises:
         BackendError: if a named backend cannot serve these tensors.
@@ -110,17 +110,20 @@ def _gradients(
         return _differentiable_gradients(direction, x, states, parameters, counts, gradients)
     if kept is None:  # a program exported for inference, and trained all the same
         kept = _operator_forward(direction, x, states, parameters, counts, keep=True)[-1]
-    dy, *dlast = gradients
-    if dy is None:
-        dy = x.new_zeros(*x.shape[:-1], direction.widths[0])
-    given = [
+    emitted = len(direction.emitted)
+    demitted = [
+        x.new_zeros(*x.shape[:-1], width) if gradient is None else gradient
+        for gradient, width in zip(gradients[:emitted], direction.widths, strict=False)
+    ]
+    dlast = [
         torch.zeros_like(state) if gradient is None else gradient
-        for gradient, state in zip(dlast, states, strict=True)
+        for gradient, state in zip(gradients[emitted:], states, strict=True)
     ]
     run = _operator_backward if _watched(x) else backward
     found = run(
-        direction, x, kept, dy, given, parameters, counts, gradient_of_input, gradient_of_parameters
-    )
+        direction, x, kept, demitted, dlast, parameters, counts, gradient_of_input,
+        gradient_of_parameters,
+    )  # fmt: skip
     count = len(states)
     return (
         found[count] if gradient_of_input else None,
@@ -164,18 +167,18 @@ def _differentiable_gradients(
     return found[0], found[1:count], found[count:]
 
 
-# The operators, for torch.compile, torch.export and whatever else must see them. `about` is the
-# text of the cell, its sizes, whether it runs in reverse, and the backend's name.
+# The operators, for torch.compile, torch.export and whatever else must see them. `about` is what
+# makes a `Direction`: the text of the cell, its sizes, and so on.
 
 _library = torch.library.Library("unrolled", "DEF")  # type: ignore[no-untyped-call]
 _library.define(  # type: ignore[no-untyped-call]
     "forward(Tensor x, Tensor[] states, Tensor[] parameters, Tensor? counts, bool keep, "
-    "str cell, int[] sizes, bool reverse, str backend) -> Tensor[]"
+    "str cell, int[] sizes, bool reverse, str backend, bool all_states) -> Tensor[]"
 )
 _library.define(  # type: ignore[no-untyped-call]
-    "backward(Tensor x, Tensor kept, Tensor dy, Tensor[] dlast, Tensor[] parameters, "
+    "backward(Tensor x, Tensor kept, Tensor[] demitted, Tensor[] dlast, Tensor[] parameters, "
     "Tensor? counts, bool gradient_of_input, bool gradient_of_parameters, "
-    "str cell, int[] sizes, bool reverse, str backend) -> Tensor[]"
+    "str cell, int[] sizes, bool reverse, str backend, bool all_states) -> Tensor[]"
 )
 
 
@@ -195,11 +198,12 @@ def _about(direction: Direction) -> dict[str, Any]:
         "sizes": direction.numbers,
         "reverse": direction.reverse,
         "backend": direction.backend,
+        "all_states": direction.all_states,
     }
 
 
-def _direction(cell: str, sizes: list[int], reverse: bool, backend: str) -> Direction:
-    return direction_of(cell, tuple(sizes), reverse, backend)
+def _direction(cell: str, sizes: list[int], *options: Any) -> Direction:
+    return direction_of(cell, tuple(sizes), *options)
 
 
 def _forward(
@@ -228,20 +232,20 @@ def _forward_shapes(
     keep: bool,
     *about: Any,
 ) -> list[Tensor]:
-    output, kept = _direction(*about).widths
-    found = [x.new_empty(*x.shape[:-1], output), *(x.new_empty(state.shape) for state in states)]
-    return [*found, x.new_empty(*x.shape[:-1], kept)] if keep else found
+    *emitted, kept = (x.new_empty(*x.shape[:-1], width) for width in _direction(*about).widths)
+    found = [*emitted, *(x.new_empty(state.shape) for state in states)]
+    return [*found, kept] if keep else found
 
 
 def _backward(*arguments: Any) -> list[Tensor]:
-    tensors, about = arguments[:-4], arguments[-4:]
+    tensors, about = arguments[:-5], arguments[-5:]
     return backward(_direction(*about), *tensors)
 
 
 def _backward_shapes(
     x: Tensor,
     kept: Tensor,
-    dy: Tensor,
+    demitted: list[Tensor],
     dlast: list[Tensor],
     parameters: list[Tensor],
     counts: Tensor | None,
@@ -270,9 +274,10 @@ def _derivative(ctx: Any, gradients: list[Tensor | None]) -> Any:
     x, *rest = saved
     found = _gradients(
         ctx.direction, x, kept, rest[: ctx.states], rest[ctx.states :], counts,
-        gradients[: 1 + ctx.states], ctx.needs_input_grad[0], any(ctx.needs_input_grad[2]),
+        gradients[: len(ctx.direction.emitted) + ctx.states], ctx.needs_input_grad[0],
+        any(ctx.needs_input_grad[2]),
     )  # fmt: skip
-    return *found, None, None, None, None, None, None
+    return *found, *[None] * 7
 
 
 _library.impl("forward", _forward, "CPU")  # type: ignore[no-untyped-call]

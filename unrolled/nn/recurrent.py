@@ -107,7 +107,9 @@ class Layers(nn.Module):
         x: Tensor | PackedSequence,
         state: State | None = None,
         lengths: Tensor | Sequence[int] | None = None,
-    ) -> tuple[Tensor | PackedSequence, State]:
+        *,
+        return_all: bool = False,
+    ) -> Any:
         """Run the layers over a sequence.
 
         Args:
@@ -119,19 +121,24 @@ class Layers(nn.Module):
             lengths: (B,) how many steps of each row of a padded `x` count, in any order; 0 is a
                 length. The direction that reads from the end begins at each row's own end. What
                 is beyond a row's length is never read and costs nothing. All steps if None.
+            return_all: whether every state of every step is wanted, of all layers and directions.
 
         Returns:
             The outputs of the last layer, shaped as `x` with the sizes of the output in both
             directions side by side, zero beyond a row's length; and the last state of each row,
-            as `state`.
+            as `state`. With `return_all` also all states: as `state`, with the steps of `x` in
+            place of B: (num_layers · directions, T, B, size).
 
         Raises:
             InputError: if a shape, a dtype or a device does not fit.
             BackendError: if the backend named cannot serve.
         """
         if isinstance(x, PackedSequence):
-            if lengths is not None:
-                raise InputError("a PackedSequence has its lengths; give it without lengths=….")
+            if lengths is not None or return_all:
+                raise InputError(
+                    "a PackedSequence has its lengths, and its states cannot be returned step by "
+                    "step; give a padded tensor with lengths=… for that."
+                )
             return self._packed(x, state)
         self._check_input(x)
         alone = x.dim() == 2
@@ -140,10 +147,15 @@ class Layers(nn.Module):
         elif self.batch_first:
             x = x.transpose(0, 1)
         counts = None if lengths is None else _counts(lengths, x.shape[1])
-        y, last = self._run(x, self._initial(state, x, x.shape[1], alone), counts)
+        initial = self._initial(state, x, x.shape[1], alone)
+        y, last, *all_states = self._run(x, initial, counts, return_all)
         if alone:
-            return y.squeeze(1), _as_state([part.squeeze(1) for part in last])
-        return y.transpose(0, 1) if self.batch_first else y, _as_state(last)
+            y, last = y.squeeze(1), [part.squeeze(1) for part in last]
+            all_states = [[part.squeeze(2) for part in parts] for parts in all_states]
+        elif self.batch_first:
+            y = y.transpose(0, 1)
+            all_states = [[part.transpose(1, 2) for part in parts] for parts in all_states]
+        return y, _as_state(last), *map(_as_state, all_states)
 
     @torch.no_grad()
     def network(self) -> Network:
@@ -186,30 +198,39 @@ class Layers(nn.Module):
         return PackedSequence(y, active, order, order_back), _as_state(last)
 
     def _run(
-        self, x: Tensor, initial: list[Sequence[Tensor]], counts: Tensor | None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Run all layers; `initial` holds for each state one tensor for each direction."""
+        self,
+        x: Tensor,
+        initial: list[Sequence[Tensor]],
+        counts: Tensor | None,
+        return_all: bool = False,
+    ) -> list[Any]:
+        """Run all layers; `initial` holds for each state one tensor for each direction.
+
+        Returns the outputs and the last states and, where they are wanted, all states.
+        """
+        emitted = len(initial) if return_all else 1
         found: list[list[Tensor]] = []
         directions = 1 + self.bidirectional
         for layer in range(self.num_layers):
             if layer and self.dropout and self.training:
                 x = F.dropout(x, self.dropout, True)
             x = x.contiguous()
-            outputs = []
-            for number in range(layer * directions, (layer + 1) * directions):
-                y, *last = recurrence(
-                    self._directions[number],
-                    x,
-                    [parts[number] for parts in initial],
-                    self._families(number),
-                    counts,
+            here = range(layer * directions, (layer + 1) * directions)
+            for number in here:
+                direction = self._directions[number]
+                found.append(
+                    recurrence(
+                        direction.with_all_states if return_all else direction,
+                        x,
+                        [parts[number] for parts in initial],
+                        self._families(number),
+                        counts,
+                    )
                 )
-                outputs.append(y)
-                found.append(last)
+            outputs = [found[number][0] for number in here]
             x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
-        if len(found) == 1:
-            return x, [part.unsqueeze(0) for part in found[0]]
-        return x, [torch.stack(parts) for parts in zip(*found, strict=True)]
+        last, every = [one[emitted:] for one in found], [one[:emitted] for one in found]
+        return [x, _stacked(last), *([_stacked(every)] if return_all else [])]
 
     # the door
 
@@ -352,6 +373,13 @@ def _counts(lengths: Tensor | Sequence[int], batch: int) -> Tensor:
             f"{counts.dtype} of shape {tuple(counts.shape)}."
         )
     return counts.to("cpu", torch.int64)
+
+
+def _stacked(found: list[list[Tensor]]) -> list[Tensor]:
+    """For each state, one tensor with the directions of all layers along its first axis."""
+    if len(found) == 1:
+        return [part.unsqueeze(0) for part in found[0]]
+    return [torch.stack(parts) for parts in zip(*found, strict=True)]
 
 
 def _as_state(parts: list[Tensor]) -> State:
