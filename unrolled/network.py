@@ -28,6 +28,8 @@ class Network:
     Attributes:
         cell: the equations of every layer.
         params: `params[layer][direction]` is block → array; direction 1 reads from the end.
+        initial: the state of every row before the first step where none is given: an array
+            (layers · directions, size) for each state of the cell; zeros if None.
 
     Raises:
         InputError: if a layer's parameters are missing or do not fit.
@@ -35,6 +37,7 @@ class Network:
 
     cell: Cell
     params: tuple[tuple[Params, ...], ...]
+    initial: State | None = None
 
     def __post_init__(self) -> None:
         directions = {len(layer) for layer in self.params}
@@ -119,7 +122,7 @@ class Network:
         Args:
             x: (T, B, I), or (T, I) for one sequence, which becomes (T, 1, I).
             state: an array (layers · directions, B, size) for each state of the cell, a tuple if
-                there are several, ordered as PyTorch's; zeros if None.
+                there are several, ordered as PyTorch's; `initial` if None.
             lengths: (B,) how many steps of each row count, T if None; the others give zeros.
             names: which values to keep; every named one if None. The backward pass needs none.
             run: the `run` of a backend; the reference if None.
@@ -152,6 +155,9 @@ class Network:
                 f"it has {', '.join(self.cell.names)}."
             )
         ragged = Ragged.of(counts, length)
+        if state is None and self.initial is not None:
+            rows = [np.repeat(a[:, None], batch, 1) for a in _several(self.initial)]
+            state = rows[0] if len(rows) == 1 else tuple(rows)
         layers: list[tuple[_Pass, ...]] = []
         below = x
         for layer in range(self.num_layers):
@@ -175,7 +181,12 @@ class Network:
     def _initial(
         self, state: State | None, layer: int, direction: int, batch: int, dtype: npt.DTypeLike
     ) -> list[Array]:
-        given = _several(state, self.cell.states)
+        given = None if state is None else _several(state)
+        if given is not None and len(given) != len(self.cell.states):
+            raise InputError(
+                f"a state is one array for each of {', '.join(self.cell.states)}; "
+                f"found {len(given)}."
+            )
         found = []
         for position, name in enumerate(self.cell.states):
             size = self.sizes[layer][self.cell.sizes.values[name]]
@@ -405,15 +416,8 @@ def _place(key: str | tuple[str, int] | tuple[str, int, int]) -> tuple[str, int,
     return (*key, 0) if len(key) == 2 else key
 
 
-def _several(state: State | None, names: Sequence[str]) -> Sequence[Array] | None:
-    if state is None:
-        return None
-    given = list(state) if isinstance(state, list | tuple) else [state]
-    if len(given) != len(names):
-        raise InputError(
-            f"a state is one array for each of {', '.join(names)}; found {len(given)}."
-        )
-    return given
+def _several(state: State) -> Sequence[Array]:
+    return list(state) if isinstance(state, list | tuple) else [state]
 
 
 def _stacked(passes: Sequence[tuple[Array, ...]]) -> State:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from ..network import Network
 from .choice import check_name
 from .direction import Direction, direction_of
 from .operator import recurrence
+from .trace import LayerTrace, trace_of
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -102,6 +103,10 @@ class Layers(nn.Module):
         """The stacked families of one direction of one layer, in the cell's order."""
         raise NotImplementedError
 
+    def _learned(self, number: int) -> list[Tensor] | None:
+        """The learned initial states (size,) of one direction of one layer; None if zeros."""
+        return None
+
     def forward(
         self,
         x: Tensor | PackedSequence,
@@ -116,8 +121,8 @@ class Layers(nn.Module):
             x: (T, B, I), or (B, T, I) with `batch_first`, or (T, I) for one sequence, or a
                 `PackedSequence`.
             state: the initial state: a tensor (num_layers · directions, B, size), without B for
-                one sequence, or a tuple of such tensors where the cell has several states; zeros
-                if None.
+                one sequence, or a tuple of such tensors where the cell has several states. If
+                None, zeros, or what was learned.
             lengths: (B,) how many steps of each row of a padded `x` count, in any order; 0 is a
                 length. The direction that reads from the end begins at each row's own end. What
                 is beyond a row's length is never read and costs nothing. All steps if None.
@@ -179,7 +184,42 @@ class Layers(nn.Module):
                 blocks = split_blocks(self.cell.program, direction.sizes, stacked)
                 found.append({block: blocks[block].copy() for block in blocks})
             layers.append(tuple(found))
-        return Network(self.cell, tuple(layers))
+        initial = None
+        if self._learned(0) is not None:
+            states = zip(*map(self._learned, range(len(self._directions))), strict=True)
+            arrays = [torch.stack(state).cpu().double().numpy() for state in states]
+            initial = arrays[0] if len(arrays) == 1 else tuple(arrays)
+        return Network(self.cell, tuple(layers), initial)
+
+    def trace(
+        self, x: Tensor, state: State | None = None, lengths: Tensor | Sequence[int] | None = None
+    ) -> LayerTrace:
+        """Run the layers and keep every named value, and after `backward` every gradient.
+
+        Args:
+            x: as in `forward`, as a tensor; dropout between layers is left out.
+            state: as in `forward`.
+            lengths: as in `forward`.
+
+        Raises:
+            InputError: if a shape does not fit.
+        """
+        self._check_input(x)
+        alone = x.dim() == 2
+        sequence = x.unsqueeze(1) if alone else x.transpose(0, 1) if self.batch_first else x
+        batch = sequence.shape[1]
+        trace, y, last = trace_of(
+            self.network(),
+            sequence,
+            self._initial(state, sequence, batch, alone),
+            [self._families(number) for number in range(len(self._directions))],
+            None if lengths is None else _counts(lengths, batch),
+        )
+        if alone:
+            y, last = y.squeeze(1), [part.squeeze(1) for part in last]
+        trace.y = y.transpose(0, 1) if self.batch_first and not alone else y
+        trace.state = _as_state(last)
+        return trace
 
     def _packed(self, x: PackedSequence, state: State | None) -> tuple[PackedSequence, State]:
         data, active, order, order_back = x
@@ -255,6 +295,11 @@ class Layers(nn.Module):
 
     def _apart(self, given: list[Tensor] | None, x: Tensor, batch: int) -> list[Sequence[Tensor]]:
         """For each state one tensor (B, size) for each direction of each layer."""
+        if given is None and self._learned(0) is not None:
+            learned = [self._learned(number) for number in range(len(self._directions))]
+            return [
+                [part.expand(batch, -1) for part in parts] for parts in zip(*learned, strict=True)
+            ]
         if given is None:
             return [
                 [x.new_zeros(batch, size)] * len(self._directions) for size in self._state_sizes
@@ -293,6 +338,7 @@ class Layers(nn.Module):
         shown["batch_first"] = (self.batch_first, False)
         shown["dropout"] = (self.dropout, 0.0)
         shown["bidirectional"] = (self.bidirectional, False)
+        shown["initial_state"] = (getattr(self, "initial_state", "zero"), "zero")
         shown["backend"] = (self.backend, "auto")
         changed = [f"{name}={value!r}" for name, (value, usual) in shown.items() if value != usual]
         return ", ".join([str(self.input_size), str(self.hidden_size), *changed])
@@ -315,6 +361,9 @@ class Recurrent(Layers):
         batch_first: whether input and output are (B, T, …) rather than (T, B, …).
         dropout: probability of dropping an output of a layer below the last, in training.
         bidirectional: whether each layer also reads the sequence from its end.
+        initial_state: `"zero"`, or `"learned"`: then where no state is given, the first step
+            receives the parameters `h_0_l0`, `h_0_l0_reverse` …, one (size,) for each state, layer
+            and direction, which begin at zero.
         backend: `"auto"`, or one by name: `"cpu"`, `"eager"`, `"reference"`.
         device: of the parameters.
         dtype: of the parameters.
@@ -334,6 +383,7 @@ class Recurrent(Layers):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        initial_state: Literal["zero", "learned"] = "zero",
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -341,7 +391,10 @@ class Recurrent(Layers):
         super().__init__(
             cell, input_size, hidden_size, num_layers, batch_first, dropout, bidirectional, backend
         )
+        if initial_state not in ("zero", "learned"):
+            raise InputError(f"initial_state is 'zero' or 'learned'; found {initial_state!r}.")
         self.bias = bias
+        self.initial_state = initial_state
         kinds = cell.equations.kinds
         self._names: list[list[str]] = []
         for suffix, direction in zip(self._suffixes, self._directions, strict=True):
@@ -353,10 +406,26 @@ class Recurrent(Layers):
                     self.register_parameter(f"{family}{suffix}", nn.Parameter(empty))
                 else:
                     self.register_buffer(f"{family}{suffix}", empty, persistent=False)
+            for state, size in zip(cell.states, self._state_sizes, strict=True):
+                if initial_state == "learned":
+                    empty = torch.empty(size, device=device, dtype=dtype)
+                    self.register_parameter(f"{state}_0{suffix}", nn.Parameter(empty))
         self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, uniformly from ±1/√H; learned initial states begin at zero."""
+        super().reset_parameters()
+        for number in range(len(self._directions)):
+            for state in self._learned(number) or ():
+                nn.init.zeros_(state)
 
     def _families(self, number: int) -> Sequence[Tensor]:
         return [getattr(self, name) for name in self._names[number]]
+
+    def _learned(self, number: int) -> list[Tensor] | None:
+        if self.initial_state == "zero":
+            return None
+        return [getattr(self, f"{state}_0{self._suffixes[number]}") for state in self.cell.states]
 
     def extra_repr(self) -> str:
         """The cell, the sizes, and the arguments that differ from their defaults."""
