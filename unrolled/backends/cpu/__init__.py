@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from ...program import Program
 from ..steps import Array, Result, Steps
-from .kernel import Kernel, Matmul, kernel_for, numpy_matmul
+from .kernel import Kernel, kernel_for, numpy_matmul
+from .plan import Matmul
 
 __all__ = ["Kernel", "kernel_for", "run"]
 
@@ -36,7 +37,7 @@ def run(
         threads: over how many threads the rows of the batch are spread.
         wanted: names of outputs, and of families whose totals are wanted; all if None.
     """
-    kernel = kernel_for(program, inputs[0].dtype.name)
+    kernel = kernel_for(program, inputs[0].dtype)
     return kernel.run(
         sizes,
         inputs,

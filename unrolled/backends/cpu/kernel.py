@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, cached_property
-from itertools import pairwise
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,26 +10,18 @@ from typing import Any
 import numpy as np
 from numba import cfunc
 
-from ...language.sizes import ONE
 from ...program import Program
-from ...schedule import Outer, Product, schedule
+from ...schedule import schedule
 from .. import files
-from ..blocks import block_rows, family_shapes
 from ..steps import Array, Result, Steps
 from . import emission, functions, products, team, vectors
 from .layout import AFTER, BEFORE, LOOP, Layout
-from .team import described
-from .text import PACK, FunctionText, imports, loop_products, parameters_of
-from .threads import find_team, run_in_parts
-
-Matmul = Callable[[Array, Array, Array], Any]
+from .plan import Matmul, Plan
+from .text import PACK, FunctionText, imports, loop_products
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"},
                            "cache": True}  # fmt: skip
 OPTIONS_OF_CALLBACKS = {"error_model": "numpy", "fastmath": {"contract"}}
-
-# Work below which another thread costs more than it brings: about 30 µs of it.
-THREAD_WORK = 1_000_000
 
 log = logging.getLogger("unrolled")
 
@@ -41,8 +32,8 @@ def numpy_matmul(a: Array, b: Array, out: Array) -> None:
 
 
 @cache
-def kernel_for(program: Program, dtype: str) -> "Kernel":
-    """The kernel of a program for `"float32"` or `"float64"`; made once in a process."""
+def kernel_for(program: Program, dtype: np.dtype[Any]) -> "Kernel":
+    """The kernel of a program for float32 or float64; made once in a process."""
     return Kernel(program, dtype)
 
 
@@ -51,13 +42,13 @@ class Kernel:
 
     Attributes:
         program: what it computes.
-        dtype: `"float32"` or `"float64"`.
+        dtype: float32 or float64.
         layout: which array each value lies in.
     """
 
-    def __init__(self, program: Program, dtype: str) -> None:
+    def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
         self.program = program
-        self.dtype = np.dtype(dtype)
+        self.dtype = dtype
         self.schedule = schedule(program)
         self.layout = Layout(self.schedule)
         self.functions = {text.function: text for text in self._functions()}
@@ -167,193 +158,13 @@ class Kernel:
             threads: over how many threads the rows of the batch are spread.
             wanted: names of outputs and families whose totals are wanted; all if None.
         """
-        call = _Call(self, sizes, inputs, states, parameters, steps, reverse, matmul, threads)
-        return call.result(wanted)
+        plan = self.plan(tuple(sizes.items()))
+        return plan.run(inputs, states, parameters, steps, reverse, matmul, threads, wanted)
 
-
-class _Call:
-    """One run of a kernel: its arrays, and the order of things."""
-
-    def __init__(
-        self,
-        kernel: Kernel,
-        sizes: Mapping[str, int],
-        inputs: Sequence[Array],
-        states: Sequence[Array],
-        parameters: Mapping[str, Array],
-        steps: Steps,
-        reverse: bool,
-        matmul: Matmul,
-        threads: int,
-    ) -> None:
-        self.kernel = kernel
-        self.layout = kernel.layout
-        self.program = kernel.program
-        self.sizes = sizes
-        self.steps = steps
-        self.reverse = reverse
-        self.matmul = matmul
-        self.threads = min(threads, 1 + steps.rows * self._work_of_a_row() // THREAD_WORK)
-        self.parameters = parameters
-        self.places = block_rows(kernel.program, sizes)
-        self.arrays: dict[str, Array] = {}
-        self._take(inputs, states)
-
-    def _work_of_a_row(self) -> int:
-        """About how many multiplications one step of one row takes."""
-        sizes = {**self.sizes, ONE: 1}
-        units = sum(sizes[self.program.sizes[i.name]] for i in self.program.instructions)
-        return 8 * units + sum(
-            sizes[size] * sizes[self.program.shapes[block][1]]
-            for product in loop_products(self.layout)
-            for block in product.blocks
-            for size in self.program.shapes[block][:1]
-        )
-
-    def _take(self, inputs: Sequence[Array], states: Sequence[Array]) -> None:
-        layout, dtype = self.layout, self.kernel.dtype
-        for name, array in zip(layout.inputs, inputs, strict=True):
-            self.arrays[name] = np.ascontiguousarray(array, dtype)
-        for name, state in zip(layout.states.values(), states, strict=True):
-            self.arrays[name] = np.array(state, dtype, order="C")
-        for received, name in layout.pending.items():
-            self.arrays[name] = np.empty_like(self.arrays[layout.states[received]])
-        for name, slab in layout.slabs.items():
-            if name not in self.arrays:
-                rows = self.steps.rows if slab.steps else self.steps.batch
-                columns = sum(self.sizes[self.program.sizes[value]] for value in slab.values)
-                self.arrays[name] = np.empty((rows, columns), dtype)
-        for total, name in layout.row_sums.items():
-            size = self.sizes[self.program.shapes[total.parameter][0]]
-            self.arrays[name] = np.zeros((self.steps.batch, size), dtype)
-        for family, array in self.parameters.items():
-            if array.ndim == 1:
-                self.arrays[parameters_of(family)] = np.ascontiguousarray(array, dtype)
-        for number, product in enumerate(loop_products(layout)):
-            weights = self._weights(product)
-            self.arrays[f"packed_{number}"] = self._packed(
-                weights.T if product.operation == "matmul" else weights
-            )
-
-    def _packed(self, weights: Array) -> Array:
-        K, N = weights.shape
-        packed = np.empty(products.packed_shape(K, N, weights.dtype), weights.dtype)
-        self.kernel.module.pack(weights, packed)
-        return packed
-
-    def result(self, wanted: frozenset[str] | None) -> Result:
-        self._section(BEFORE, None)
-        self._call("loop")
-        self._section(AFTER, wanted)
-        layout = self.layout
-        return Result(
-            outputs=tuple(self.arrays[name] for name in layout.outputs),
-            states=tuple(self.arrays[name] for name in layout.states.values()),
-            totals=self._totals(wanted),
-        )
-
-    def _section(self, section: int, wanted: frozenset[str] | None) -> None:
-        stages = self.layout.sections[section]
-        word = "before" if section == BEFORE else "after"
-        if section == AFTER and wanted is not None and wanted.isdisjoint(_outputs(self.program)):
-            return
-        for number, stage in enumerate(stages):
-            for product in stage.products:
-                self._large_product(product)
-            if f"{word}_{number}" in self.kernel.functions:
-                self._call(f"{word}_{number}")
-
-    def _call(self, name: str) -> None:
-        text = self.kernel.functions[name]
-        numbers = {f"{letter}_size": size for letter, size in self.sizes.items()}
-        numbers["1_size"] = 1
-        arguments = [
-            numbers[argument] if argument in numbers else self.arrays[argument]
-            for argument in text.arguments
-        ]
-        steps = self.steps
-        arguments = [steps.active, steps.offset, steps.lengths, *arguments]
-        parts = min(self.threads, steps.batch)
-        openmp = find_team() if parts > 1 else None
-        if openmp is None:
-            function = self.kernel.compiled(name)
-            run_in_parts(
-                parts,
-                steps.batch,
-                lambda first, last: function(first, last, self.reverse, *arguments),
-            )
-        else:
-            head = [0, parts, steps.batch, self.reverse]
-            table = np.array([*head, *described(arguments)], np.int64)
-            openmp(self.kernel.team_address(name), table.ctypes.data, parts, 0)
-
-    # products outside of the loop
-
-    def _large_product(self, product: Product) -> None:
-        operand = self._columns(product.operands)
-        out = self.arrays[self.layout.results[product]]
-        weights = self._weights(product)
-        self.matmul(operand, weights.T if product.operation == "matmul" else weights, out)
-
-    def _weights(self, product: Product | Outer) -> Array:
-        """The product's blocks stacked; a view where they lie one after the other."""
-        places = [self.places[block] for block in product.blocks]
-        follows = all(
-            family == other and rows.stop == more.start
-            for (family, rows), (other, more) in pairwise(places)
-        )
-        if follows:
-            return self.parameters[places[0][0]][places[0][1].start : places[-1][1].stop]
-        return np.concatenate([self.parameters[family][rows] for family, rows in places])
-
-    def _columns(self, values: tuple[str, ...]) -> Array:
-        found = self.layout.find(values, steps=True)
-        assert found is not None, f"{values} lie nowhere side by side"
-        slab, position = found
-        start = sum(self.sizes[letter] for letter in self.layout.columns_before(slab, position))
-        width = sum(self.sizes[self.program.sizes[value]] for value in values)
-        return self.arrays[slab][:, start : start + width]
-
-    def _totals(self, wanted: frozenset[str] | None) -> dict[str, Array]:
-        dtype = self.kernel.dtype
-        if not self.program.adjoint:
-            return {}
-        totals = {
-            family: np.zeros(shape, dtype)
-            for family, shape in family_shapes(self.program, self.sizes).items()
-            if wanted is None or family in wanted
-        }
-        for outer in self.kernel.schedule.outers:
-            if any(block.split(".")[0] in totals for block in outer.blocks):
-                self._outer(outer, totals)
-        for total in self.kernel.schedule.sums:
-            family, rows = self.places[total.parameter]
-            if family in totals:
-                if total in self.layout.row_sums:
-                    totals[family][rows] += self.arrays[self.layout.row_sums[total]].sum(0)
-                else:
-                    columns = self._columns(total.factors)
-                    ones = np.ones((1, len(columns)), dtype)
-                    out = np.empty((1, columns.shape[1]), dtype)
-                    self.matmul(ones, columns, out)
-                    totals[family][rows] += out[0]
-        return totals
-
-    def _outer(self, outer: Outer, totals: dict[str, Array]) -> None:
-        vectors, operand = self._columns(outer.vectors), self._columns((outer.operand,))
-        out = np.empty((vectors.shape[1], operand.shape[1]), self.kernel.dtype)
-        self.matmul(vectors.T, operand, out)
-        start = 0
-        for block in outer.blocks:
-            family, rows = self.places[block]
-            height = rows.stop - rows.start
-            if family in totals:
-                totals[family][rows] += out[start : start + height]
-            start += height
-
-
-def _outputs(program: Program) -> frozenset[str]:
-    return frozenset(value for group in program.outputs for value in group)
+    @lru_cache(maxsize=64)  # noqa: B019 - kernels live as long as the process
+    def plan(self, sizes: tuple[tuple[str, int], ...]) -> Plan:
+        """What to do for given sizes, worked out once."""
+        return Plan(self.layout, dict(sizes), self.dtype, self.functions, self)
 
 
 @cache

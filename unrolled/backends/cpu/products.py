@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import errors, types
@@ -33,6 +34,7 @@ from .vectors import (
     only_compiled,
 )
 
+CACHED_UNITS = 16
 PANEL = 2  # vectors in a panel: with six rows, 12 sums fill the 16 registers of AVX2
 
 
@@ -47,19 +49,32 @@ def fill(weights, packed):  # type: ignore[no-untyped-def]
     """Write a matrix (K, N) into an array of its packed shape.
 
     Panel p holds the columns from `p * width` on, `width = 2 * lanes(dtype)`, one row of `width`
-    numbers after the other; zeros fill the last panel. The order suits a matrix in either order
-    of memory, so a transposed view is as good as any.
+    numbers after the other; zeros fill the last panel. It goes along the matrix's own order in
+    memory. Indices are unsigned where it counts: nobody then asks whether they are negative.
     """
     K, N = weights.shape
+    width = packed.shape[1] // K
+    flat = packed.reshape(packed.size)
     for panel in range(packed.shape[0]):
-        width = packed.shape[1] // K
         first = panel * width
         count = min(width, N - first)
+        base = panel * K * width
+        if weights.strides[0] > weights.strides[1]:
+            for k in range(K):
+                row, at = weights[k], base + k * width
+                for j in range(count):
+                    flat[np.uint64(at + j)] = row[np.uint64(first + j)]
+        else:
+            # Down the columns as they lie, a few units at a time, so that what is written stays
+            # in the cache until the next column comes.
+            for begin in range(0, K, CACHED_UNITS):
+                for j in range(count):
+                    column, at = weights[:, first + j], base + j
+                    for k in range(begin, min(K, begin + CACHED_UNITS)):
+                        flat[np.uint64(at + k * width)] = column[np.uint64(k)]
         for k in range(K):
-            for column in range(count):
-                packed[panel, k * width + column] = weights[k, first + column]
-            for column in range(count, width):
-                packed[panel, k * width + column] = 0
+            for j in range(count, width):
+                flat[np.uint64(base + k * width + j)] = 0
 
 
 @dataclass(frozen=True)
