@@ -30,6 +30,28 @@ def listing(program: Program, named: Collection[str] = ()) -> str:
     return "\n".join([title, *(f"{t:<{width}}  # {side}" if side else t for t, side in rows)])
 
 
+def equations(
+    program: Program,
+    named: Collection[str] = (),
+    meaning: Mapping[str, Expression] | None = None,
+) -> Iterator[tuple[str, Expression]]:
+    """The equations of a program as a person would write them: name and right side.
+
+    Args:
+        program: a forward or an adjoint program.
+        named: values that get an equation of their own whatever their names look like.
+        meaning: what to write for names that the program is given.
+    """
+    inside = _written_in_their_users(program) - set(named)
+    known = dict(meaning or {})
+    for instruction in program.instructions:
+        expression = instruction.expression(known)
+        if instruction.name in inside:
+            known[instruction.name] = expression
+        else:
+            yield instruction.name, expression
+
+
 def _before(program: Program) -> Iterator[Row]:
     for group in program.inputs:
         yield from _together("given", group, program.sizes)
@@ -41,15 +63,8 @@ def _before(program: Program) -> Iterator[Row]:
 
 
 def _equations(program: Program, named: Collection[str]) -> Iterator[Row]:
-    inside = _written_in_their_users(program) - set(named)
-    meaning: dict[str, Expression] = {}
-    for instruction in program.instructions:
-        expression = instruction.expression(meaning)
-        if instruction.name in inside:
-            meaning[instruction.name] = expression
-        else:
-            text = f"    {instruction.name} = {written(expression)}"
-            yield text, program.sizes[instruction.name]
+    for name, expression in equations(program, named):
+        yield f"    {name} = {written(expression)}", program.sizes[name]
 
 
 def _after(program: Program) -> Iterator[Row]:

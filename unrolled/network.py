@@ -304,6 +304,11 @@ class Gradients:
         return values[name]
 
     @property
+    def y(self) -> Array:
+        """The gradient with respect to the output, as it was given."""
+        return np.concatenate([one.y for one in self.layers[-1]], axis=2)
+
+    @property
     def params(self) -> tuple[tuple[dict[str, Array], ...], ...]:
         """The gradients of the parameters, as `Network.params`."""
         return tuple(tuple(one.params for one in layer) for layer in self.layers)
@@ -388,17 +393,21 @@ class _Pass:
             dict(split_blocks(adjoint, sizes, result.totals)),
             _unsorted(result.states, ragged),
             values,
+            dy,
+            tuple(dlast),
         )
 
 
 @dataclass(frozen=True, eq=False)
 class _Back:
-    """The gradients of one direction of one layer."""
+    """The gradients of one direction of one layer; of `y` and `last`, what arrived from outside."""
 
     x: Array
     params: dict[str, Array]
     initial: tuple[Array, ...]
     values: dict[str, Array]
+    y: Array
+    last: tuple[Array, ...]
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import cpu
 from ..backends.blocks import stack_blocks
 from ..backends.steps import Array
 from ..network import Gradients, Network, Trace
@@ -65,7 +64,7 @@ def trace_of(
     families: list[Sequence[Tensor]],
     lengths: Tensor | None,
 ) -> tuple[LayerTrace, Tensor, list[Tensor]]:
-    """Run a network and keep everything.
+    """Run a network by the reference, which needs no compilation, and keep everything.
 
     Args:
         network: the layers in NumPy.
@@ -98,7 +97,7 @@ class _Traced(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         states = tuple(_array(state) for state in rest[: len(network.cell.states)])
         trace.values = network.trace(
-            _array(x), states, None if lengths is None else lengths.numpy(), run=cpu.run
+            _array(x), states, None if lengths is None else lengths.numpy()
         )
         ctx.trace, ctx.like = trace, [x, *rest]
         last = trace.values.state
@@ -109,9 +108,7 @@ class _Traced(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, *dlast: Tensor) -> Any:
         trace: LayerTrace = ctx.trace
         network = trace.values.network
-        found = trace.values.backward(
-            _array(dy), tuple(_array(gradient) for gradient in dlast), run=cpu.run
-        )
+        found = trace.values.backward(_array(dy), tuple(_array(gradient) for gradient in dlast))
         trace.gradients = found
         families = [
             gradient
