@@ -155,26 +155,28 @@ def test_a_program_exported_for_inference_can_be_trained() -> None:
         torch.testing.assert_close(found[name].grad, gradient)
 
 
-@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("rows", ["dense", "packed", "ragged"])
 @pytest.mark.parametrize("keep", [False, True])
-def test_opcheck(ragged: bool, keep: bool) -> None:
+def test_opcheck(rows: str, keep: bool) -> None:
     layer = Recurrent(cells.peephole_lstm, 3, 5)
     direction = layer._directions[0]
-    x, active = torch.randn(4, 2, 3, requires_grad=keep), None
-    if ragged:
-        x, active = torch.randn(6, 3, requires_grad=keep), torch.tensor([2, 2, 1, 1])
+    x, counts, resets, anew = torch.randn(4, 2, 3, requires_grad=keep), None, None, []
+    if rows == "packed":
+        x, counts = torch.randn(6, 3, requires_grad=keep), torch.tensor([2, 2, 1, 1])
+    if rows == "ragged":
+        counts, resets = torch.tensor([4, 2]), torch.rand(4, 2) < 0.5
+        anew = [torch.randn(5, requires_grad=keep) for _ in range(2)]
     states = [torch.randn(2, 5), torch.randn(2, 5, requires_grad=keep)]
     families = [p if keep else p.detach() for p in layer._families(0)]
-    arguments = (direction.text, list(direction.numbers), True, "auto", False)
-    torch.library.opcheck(
-        torch.ops.unrolled.forward, (x, states, families, active, keep, *arguments)
-    )
-    y, *last, kept = direction_module.forward(direction, x, states, families, active, keep=True)
+    arguments = (x, states, families, counts, resets, anew, keep)
+    about = (direction.text, list(direction.numbers), True, "auto", False)
+    torch.library.opcheck(torch.ops.unrolled.forward, (*arguments, *about))
+    y, *last, kept = direction_module.forward(direction, *arguments[:-1], keep=True)
     families = [family.detach() for family in families]
     for wanted in ((True, True), (False, False), (False, True)):
         torch.library.opcheck(
             torch.ops.unrolled.backward,
-            (x.detach(), kept, [y], last, families, active, *wanted, *arguments),
+            (x.detach(), kept, [y], last, families, counts, resets, *wanted, *about),
         )
 
 
@@ -273,6 +275,8 @@ def test_second_derivatives_of_the_watched_operator() -> None:
             states,
             families,
             None,
+            None,
+            [],
             True,
             direction.text,
             direction.numbers,

@@ -52,6 +52,15 @@ def equations(
             yield instruction.name, expression
 
 
+def unnamed(program: Program) -> dict[str, Expression]:
+    """What stands behind each name that `lower` made up, in terms of names that people gave."""
+    found: dict[str, Expression] = {}
+    for instruction in program.instructions:
+        if instruction.name.startswith("_"):
+            found[instruction.name] = instruction.expression(found)
+    return found
+
+
 def _before(program: Program) -> Iterator[Row]:
     for group in program.inputs:
         yield from _together("given", group, program.sizes)

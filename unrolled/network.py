@@ -1,24 +1,19 @@
 """Deep and bidirectional networks of one cell, in NumPy: each number of them can be looked at."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from .backends import reference
-from .backends.blocks import split_blocks, stack_blocks
-from .backends.steps import Array, Ragged, Result
+from .backends.steps import Array, Ragged
 from .cell import Cell
-from .derivative import differentiate, kept_values
 from .errors import InputError
-from .language.sizes import ONE
-from .program import Program
+from .recurrence import Back, Params, Pass, Recurrence, Run
 
-Params = Mapping[str, Array]  # block → array, as `Cell.init` gives
 State = Array | tuple[Array, ...]
-Run = Callable[..., Result]  # the `run` of a backend for arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +108,7 @@ class Network:
         x: npt.ArrayLike,
         state: State | None = None,
         lengths: npt.ArrayLike | None = None,
+        resets: npt.ArrayLike | None = None,
         *,
         names: Sequence[str] | None = None,
         run: Run = reference.run,
@@ -124,6 +120,8 @@ class Network:
             state: an array (layers · directions, B, size) for each state of the cell, a tuple if
                 there are several, ordered as PyTorch's; `initial` if None.
             lengths: (B,) how many steps of each row count, T if None; the others give zeros.
+            resets: (T, B) bool, the rows that start anew from `initial` before each step, whatever
+                `state` was given; none if None.
             names: which values to keep; every named one if None. The backward pass needs none.
             run: the `run` of a backend; the reference if None.
 
@@ -154,19 +152,23 @@ class Network:
                 f"cell '{self.cell.name}' has no value {', '.join(unknown)}; "
                 f"it has {', '.join(self.cell.names)}."
             )
-        ragged = Ragged.of(counts, length)
-        if state is None and self.initial is not None:
-            rows = [np.repeat(a[:, None], batch, 1) for a in _several(self.initial)]
-            state = rows[0] if len(rows) == 1 else tuple(rows)
-        layers: list[tuple[_Pass, ...]] = []
+        begins = None if resets is None else np.asarray(resets)
+        if begins is not None and (begins.shape != (length, batch) or begins.dtype != bool):
+            raise InputError(
+                f"resets are truth values of shape (T, B) = {(length, batch)}; found "
+                f"{begins.dtype} of shape {begins.shape}."
+            )
+        ragged = Ragged.of(counts, length, begins)
+        layers: list[tuple[Pass, ...]] = []
         below = x
         for layer in range(self.num_layers):
             passes = []
             for direction in range(self.directions):
-                initial = self._initial(state, layer, direction, batch, x.dtype)
-                passes.append(
-                    _Pass.forward(self, layer, direction, below, initial, ragged, names, run)
-                )
+                one = self.recurrence(layer, direction)
+                given = self._given(state, layer, direction, batch, x.dtype)
+                if given is None:
+                    given = [np.tile(start.astype(x.dtype), (batch, 1)) for start in one.anew]
+                passes.append(one.forward(below, given, ragged, names, run))
             layers.append(tuple(passes))
             below = np.concatenate([one.y for one in passes], axis=2)
         return Trace(self, x, ragged, tuple(layers), below)
@@ -178,28 +180,39 @@ class Network:
         trace = self.trace(x, state, lengths, names=())
         return trace.y, trace.state
 
-    def _initial(
+    def recurrence(self, layer: int, direction: int) -> Recurrence:
+        """One direction of one layer."""
+        sizes, params = self.sizes[layer], self.params[layer][direction]
+        if self.initial is None:
+            widths = (sizes[self.cell.sizes.values[state]] for state in self.cell.states)
+            anew = tuple(np.zeros(width) for width in widths)
+        else:
+            number = layer * self.directions + direction
+            anew = tuple(state[number] for state in _several(self.initial))
+        return Recurrence(self.cell, sizes, params, anew, direction == 1)
+
+    def _given(
         self, state: State | None, layer: int, direction: int, batch: int, dtype: npt.DTypeLike
-    ) -> list[Array]:
-        given = None if state is None else _several(state)
-        if given is not None and len(given) != len(self.cell.states):
+    ) -> list[Array] | None:
+        """For each state of the cell (B, size), of one direction of one layer."""
+        if state is None:
+            return None
+        given = _several(state)
+        if len(given) != len(self.cell.states):
             raise InputError(
                 f"a state is one array for each of {', '.join(self.cell.states)}; "
                 f"found {len(given)}."
             )
         found = []
-        for position, name in enumerate(self.cell.states):
+        for name, array in zip(self.cell.states, given, strict=True):
             size = self.sizes[layer][self.cell.sizes.values[name]]
-            if given is None:
-                found.append(np.zeros((batch, size), dtype))
-                continue
             expected = (self.num_layers * self.directions, batch, size)
-            if np.shape(given[position]) != expected:
+            if np.shape(array) != expected:
                 raise InputError(
                     f"the state {name} of this network has shape {expected}: (layers · "
-                    f"directions, B, size); found {np.shape(given[position])}."
+                    f"directions, B, size); found {np.shape(array)}."
                 )
-            found.append(np.asarray(given[position][layer * self.directions + direction], dtype))
+            found.append(np.asarray(array[layer * self.directions + direction], dtype))
         return found
 
 
@@ -214,7 +227,7 @@ class Trace:
     Attributes:
         network: what ran.
         x: (T, B, I) what it read.
-        ragged: which rows took part at which step.
+        ragged: the pieces of the rows, and which took part at which step.
         layers: what each direction of each layer did.
         y: (T, B, size · directions) what the last layer gave.
     """
@@ -222,7 +235,7 @@ class Trace:
     network: Network
     x: Array
     ragged: Ragged
-    layers: "tuple[tuple[_Pass, ...], ...]"
+    layers: tuple[tuple[Pass, ...], ...]
     y: Array
 
     def __getitem__(self, key: str | tuple[str, int] | tuple[str, int, int]) -> Array:
@@ -235,8 +248,8 @@ class Trace:
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """(B,) how many steps of each row were read."""
-        found = np.empty_like(self.ragged.order)
-        found[self.ragged.order] = self.ragged.steps.lengths
+        found = np.zeros(self.x.shape[1], np.int64)
+        np.add.at(found, self.ragged.rows, self.ragged.steps.lengths)
         return found
 
     @property
@@ -267,12 +280,14 @@ class Trace:
             raise InputError(f"dy has the shape of y, {self.y.shape}; found {above.shape}.")
         network = self.network
         directions = network.directions
-        found: list[tuple[_Back, ...]] = []
+        found: list[tuple[Back, ...]] = []
         for layer in reversed(range(network.num_layers)):
             parts = np.split(above, directions, axis=2)
             passes = []
             for direction, one in enumerate(self.layers[layer]):
-                final = network._initial(dstate, layer, direction, above.shape[1], above.dtype)
+                final = network._given(dstate, layer, direction, above.shape[1], above.dtype)
+                if final is None:
+                    final = [np.zeros_like(state) for state in one.last]
                 passes.append(one.backward(parts[direction], final, run))
             found.insert(0, tuple(passes))
             above = sum((one.x for one in passes[1:]), start=passes[0].x)
@@ -293,7 +308,7 @@ class Gradients:
     """
 
     trace: Trace
-    layers: "tuple[tuple[_Back, ...], ...]"
+    layers: tuple[tuple[Back, ...], ...]
     x: Array
 
     def __getitem__(self, key: str | tuple[str, int] | tuple[str, int, int]) -> Array:
@@ -315,108 +330,13 @@ class Gradients:
 
     @property
     def state(self) -> State:
-        """The gradient with respect to the initial state, as `Trace.state`."""
-        return _stacked([one.initial for layer in self.layers for one in layer])
+        """The gradient with respect to the state that was given, as `Trace.state`."""
+        return _stacked([one.given for layer in self.layers for one in layer])
 
-
-@dataclass(frozen=True, eq=False)
-class _Pass:
-    """One direction of one layer, forward. Arrays are padded, in the order of the batch."""
-
-    network: Network
-    layer: int
-    direction: int
-    x: Array
-    ragged: Ragged
-    names: tuple[str, ...]
-    kept: Array
-    y: Array
-    last: tuple[Array, ...]
-    values: dict[str, Array]
-
-    @classmethod
-    def forward(
-        cls,
-        network: Network,
-        layer: int,
-        direction: int,
-        x: Array,
-        initial: Sequence[Array],
-        ragged: Ragged,
-        names: tuple[str, ...],
-        run: Run,
-    ) -> "_Pass":
-        forward, _ = _programs(network.cell, names)
-        packed = _packed(x, ragged)
-        result = run(
-            forward,
-            network.sizes[layer],
-            [packed],
-            [array[ragged.order] for array in initial],
-            stack_blocks(forward, _as(x.dtype, network.params[layer][direction])),
-            ragged.steps,
-            direction == 1,
-        )
-        y, kept = result.outputs[:2]
-        values = {}
-        if names:
-            sizes = {**network.sizes[layer], ONE: 1}
-            values = _named(result.outputs[2], names, forward, sizes, ragged, x.shape[:2])
-        return cls(
-            network, layer, direction, packed, ragged, names, kept,
-            _padded(y, ragged, x.shape[:2]), _unsorted(result.states, ragged), values,
-        )  # fmt: skip
-
-    def backward(self, dy: Array, dlast: Sequence[Array], run: Run) -> "_Back":
-        network, ragged = self.network, self.ragged
-        _, adjoint = _programs(network.cell, self.names)
-        params = _as(dy.dtype, network.params[self.layer][self.direction])
-        sizes = {**network.sizes[self.layer], ONE: 1}
-        result = run(
-            adjoint,
-            network.sizes[self.layer],
-            [self.x, self.kept, _packed(dy, ragged)],
-            [array[ragged.order] for array in dlast],
-            stack_blocks(adjoint, params),
-            ragged.steps,
-            self.direction == 1,
-        )
-        shape = dy.shape[:2]
-        values = {}
-        if self.names:
-            values = _named(
-                result.outputs[1], self.names, _programs(network.cell, self.names)[0], sizes,
-                ragged, shape,
-            )  # fmt: skip
-        return _Back(
-            _padded(result.outputs[0], ragged, shape),
-            dict(split_blocks(adjoint, sizes, result.totals)),
-            _unsorted(result.states, ragged),
-            values,
-            dy,
-            tuple(dlast),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Back:
-    """The gradients of one direction of one layer; of `y` and `last`, what arrived from outside."""
-
-    x: Array
-    params: dict[str, Array]
-    initial: tuple[Array, ...]
-    values: dict[str, Array]
-    y: Array
-    last: tuple[Array, ...]
-
-
-@lru_cache(maxsize=256)
-def _programs(cell: Cell, names: tuple[str, ...]) -> tuple[Program, Program]:
-    """Forward and adjoint: with names to look at, as written; without, simplified."""
-    program = cell.program if names else cell.forward
-    adjoint = differentiate(program, traced=names)
-    groups = [(cell.states[0],), kept_values(adjoint), *([names] if names else [])]
-    return program.with_outputs(*groups), adjoint
+    @property
+    def anew(self) -> State:
+        """The gradient with respect to `Network.initial`, by rows that start anew after a reset."""
+        return _stacked([one.anew for layer in self.layers for one in layer])
 
 
 def _place(key: str | tuple[str, int] | tuple[str, int, int]) -> tuple[str, int, int]:
@@ -432,37 +352,3 @@ def _several(state: State) -> Sequence[Array]:
 def _stacked(passes: Sequence[tuple[Array, ...]]) -> State:
     states = tuple(np.stack(arrays) for arrays in zip(*passes, strict=True))
     return states[0] if len(states) == 1 else states
-
-
-def _as(dtype: npt.DTypeLike, params: Params) -> dict[str, Array]:
-    return {block: np.asarray(array, dtype) for block, array in params.items()}
-
-
-def _packed(padded: Array, ragged: Ragged) -> Array:
-    return padded.reshape(-1, padded.shape[2])[ragged.places]
-
-
-def _padded(packed: Array, ragged: Ragged, shape: tuple[int, ...]) -> Array:
-    padded = np.zeros((shape[0] * shape[1], packed.shape[1]), packed.dtype)
-    padded[ragged.places] = packed
-    return padded.reshape(*shape, packed.shape[1])
-
-
-def _unsorted(states: Sequence[Array], ragged: Ragged) -> tuple[Array, ...]:
-    found = tuple(np.empty_like(state) for state in states)
-    for array, state in zip(found, states, strict=True):
-        array[ragged.order] = state
-    return found
-
-
-def _named(
-    array: Array,
-    names: Sequence[str],
-    forward: Program,
-    sizes: Mapping[str, int],
-    ragged: Ragged,
-    shape: tuple[int, ...],
-) -> dict[str, Array]:
-    ends = np.cumsum([sizes[forward.sizes[name]] for name in names])[:-1]
-    parts = np.split(_padded(array, ragged, shape), ends, axis=2)
-    return dict(zip(names, parts, strict=True))

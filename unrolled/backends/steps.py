@@ -55,27 +55,75 @@ class Steps:
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """Rows of different lengths in a padded array (T, B, …), and where they lie when packed.
+    """Pieces of the rows of a padded array (T, B, …), and where they lie when packed.
+
+    A row that starts anew in its midst is cut there: its pieces know nothing of each other, so they
+    are rows of their own of a ragged batch. A row without such resets is one piece.
 
     Attributes:
-        steps: the rows of each step.
-        order: (B,) the rows of the batch, longest first; equal lengths stay in their order.
+        steps: the pieces of each step; step 0 is the first of every piece.
+        rows: (P,) the row that each piece is of, longest piece first.
         places: (rows of all steps,) the place of each packed row in the padded (T · B) ones.
+        continues: (P,) whether a piece goes on from the state that its row was given.
+        first, last: (B,) the pieces with the first and the last step of each row.
     """
 
     steps: Steps
-    order: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
     places: npt.NDArray[np.int64]
+    continues: npt.NDArray[np.bool_]
+    first: npt.NDArray[np.int64]
+    last: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, lengths: npt.ArrayLike, length: int) -> "Ragged":
-        """The rows of a padded array of `length` steps, of which row b uses `lengths[b]`."""
-        given = np.asarray(lengths, np.int64)
-        order = np.argsort(-given, kind="stable")
-        steps = np.arange(length)[:, None]
-        taking_part = steps < given[order]
-        places = (steps * len(given) + order)[taking_part]
-        return cls(Steps(taking_part.sum(1), len(given)), order, places)
+    def of(
+        cls, lengths: npt.ArrayLike, length: int, resets: npt.NDArray[np.bool_] | None = None
+    ) -> "Ragged":
+        """The pieces of a padded array of `length` steps.
+
+        Args:
+            lengths: (B,) how many steps of each row count.
+            length: T.
+            resets: (T, B) the rows that start anew before each step; none if None.
+        """
+        counts = np.asarray(lengths, np.int64)
+        batch = len(counts)
+        begins = np.zeros((max(length, 1), batch), bool)
+        if resets is not None:
+            begins[:length] = resets & (np.arange(length)[:, None] < counts)
+        anew = begins[0].copy()
+        begins[0] = True
+        rows, starts = np.nonzero(begins.T)  # row by row, each in order of time
+        ends = np.append(starts[1:], 0)
+        final = np.append(rows[1:] != rows[:-1], np.ones(min(len(rows), 1), bool))
+        ends[final] = counts
+        order = np.argsort(starts - ends, kind="stable")
+        own = np.empty_like(order)
+        own[order] = np.arange(len(order))
+        starting = np.append(0, np.nonzero(final)[0][:-1] + 1)[:batch]
+        extents = (ends - starts)[order]
+        steps = np.arange(max(extents, default=0) if resets is not None else length)[:, None]
+        taking_part = steps < extents
+        return cls(
+            steps=Steps(taking_part.sum(1), len(rows)),
+            rows=rows[order],
+            places=((steps + starts[order]) * batch + rows[order])[taking_part],
+            continues=((starts == 0) & ~anew[rows])[order],
+            first=own[starting],
+            last=own[final],
+        )
+
+    def entering(self, reverse: bool) -> npt.NDArray[np.bool_]:
+        """(P,) the pieces that begin with the state that their row was given."""
+        if not reverse:
+            return self.continues
+        found = np.zeros(len(self.rows), bool)
+        found[self.last] = True
+        return found
+
+    def leaving(self, reverse: bool) -> npt.NDArray[np.int64]:
+        """(B,) the pieces that end with the last state of their row."""
+        return self.first if reverse else self.last
 
 
 @dataclass(frozen=True)

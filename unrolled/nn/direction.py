@@ -131,6 +131,8 @@ def forward(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     counts: Tensor | None,
+    resets: Tensor | None,
+    anew: Sequence[Tensor],
     keep: bool,
 ) -> list[Tensor]:
     """Run forward on CPU tensors.
@@ -142,6 +144,9 @@ def forward(
         parameters: the stacked families.
         counts: of a packed sequence (T,), how many rows take part at each step; of a padded one
             (B,), how many steps of each row count; int64. None: all.
+        resets: (T, B) the rows of a padded sequence that start anew before each step, bool; none if
+            None.
+        anew: the states (size,) that they then start with; none: zeros.
         keep: whether `backward` will follow.
 
     Returns:
@@ -149,11 +154,12 @@ def forward(
         its rows are those that take part.
     """
     program = direction.training if keep else direction.inference
-    rows = rows_of(x, states[0], counts)
-    result = _run(direction, program, [rows.packed(x)], rows.sorted(states), parameters, rows.steps)
+    rows = rows_of(x, states[0], counts, resets, direction.reverse)
+    initial = rows.entered(states, anew)
+    result = _run(direction, program, [rows.packed(x)], initial, parameters, rows.steps)
     found = [torch.from_numpy(output) for output in result.outputs]
     count = len(direction.emitted)
-    last = rows.unsorted([torch.from_numpy(state) for state in result.states])
+    last = rows.left([torch.from_numpy(state) for state in result.states])
     return [*map(rows.padded, found[:count]), *last, *found[count:]]
 
 
@@ -165,6 +171,7 @@ def backward(
     dlast: Sequence[Tensor],
     parameters: Sequence[Tensor],
     counts: Tensor | None,
+    resets: Tensor | None,
     gradient_of_input: bool,
     gradient_of_parameters: bool,
 ) -> list[Tensor]:
@@ -178,16 +185,18 @@ def backward(
         dlast: the gradients of the last states.
         parameters: the stacked families.
         counts: as `forward` took it.
+        resets: as `forward` took it.
         gradient_of_input: whether dx is wanted.
         gradient_of_parameters: whether the gradients of the families are wanted.
 
     Returns:
-        The gradients of the initial states, then those wanted: dx, then each family's.
+        The gradients of the initial states, of the states that rows start anew with, then those
+        wanted: dx, then each family's.
     """
     wanted = direction.families if gradient_of_parameters else ()
     if gradient_of_input:
         wanted = (*wanted, *direction.adjoint.outputs[0])
-    rows = rows_of(x, dlast[0], counts)
+    rows = rows_of(x, dlast[0], counts, resets, direction.reverse)
     kept = kept.reshape(-1, kept.shape[-1])[: rows.steps.rows]
     # The gradients of all emitted states are one group of inputs, side by side.
     given = [rows.packed(gradient) for gradient in demitted]
@@ -195,12 +204,13 @@ def backward(
         direction,
         direction.adjoint,
         [rows.packed(x), kept, given[0] if len(given) == 1 else torch.cat(given, 1)],
-        rows.sorted(dlast),
+        rows.left_backward(dlast),
         parameters,
         rows.steps,
         frozenset(wanted),
     )
-    found = rows.unsorted([torch.from_numpy(state) for state in result.states])
+    initial, anew = rows.entered_backward([torch.from_numpy(state) for state in result.states])
+    found = [*initial, *anew]
     if gradient_of_input:
         found.append(rows.padded(torch.from_numpy(result.outputs[0])))
     if gradient_of_parameters:
@@ -214,6 +224,8 @@ def forward_eager(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     counts: Tensor | None,
+    resets: Tensor | None,
+    anew: Sequence[Tensor],
 ) -> list[Tensor]:
     """As `forward`, with torch's own operations, which torch can differentiate and transform."""
 
@@ -231,12 +243,13 @@ def forward_eager(
         )
         return outputs, last
 
-    if counts is None:  # nothing here but shapes, so that compilers can read it
+    if counts is None and resets is None:  # nothing here but shapes, so that compilers can read it
         found, last = unroll(x.flatten(0, 1), states, [x.shape[1]] * x.shape[0])
         return [*(y.reshape(*x.shape[:-1], y.shape[1]) for y in found), *last]
-    rows = rows_of(x, states[0], counts)
-    found, last = unroll(rows.packed(x), rows.sorted(states), rows.steps.active.tolist())
-    return [*map(rows.padded, found), *rows.unsorted(last)]
+    rows = rows_of(x, states[0], counts, resets, direction.reverse)
+    initial = rows.entered(states, anew)
+    found, last = unroll(rows.packed(x), initial, rows.steps.active.tolist())
+    return [*map(rows.padded, found), *rows.left(last)]
 
 
 def _run(

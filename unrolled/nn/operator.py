@@ -15,7 +15,8 @@ from torch import Tensor
 from .choice import EAGER, choose, refuse_second_derivative
 from .direction import Direction, backward, direction_of, forward, forward_eager
 
-Gradients = tuple[Tensor | None, list[Any], list[Any]]  # of the input, the states, the families
+# Of the input, the initial states, the states that rows start anew with, the families.
+Gradients = tuple[Tensor | None, list[Any], list[Any], list[Any]]
 
 
 def recurrence(
@@ -24,6 +25,8 @@ def recurrence(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     counts: Tensor | None = None,
+    resets: Tensor | None = None,
+    anew: Sequence[Tensor] = (),
 ) -> list[Tensor]:
     """Run one direction of one layer, differentiably.
 
@@ -34,6 +37,9 @@ def recurrence(
         parameters: stacked families, in the order of the cell's families.
         counts: of a packed sequence (T,), how many rows take part at each step; of a padded one
             (B,), how many steps of each row count; int64. None: all.
+        resets: (T, B) the rows of a padded sequence that start anew before each step, bool.
+        anew: the states (size,) that they then start with, zeros if there are none; where there
+            are no resets they are not looked at.
 
     Returns:
         The emitted states at every step, shaped as `x` with their sizes, and the last states.
@@ -42,19 +48,24 @@ def recurrence(
         BackendError: if a named backend cannot serve these tensors.
         InputError: if the tensors differ in dtype or device.
     """
-    if choose(direction.backend, x, states, parameters) == EAGER:
-        return forward_eager(direction, x, states, parameters, counts)
+    anew = () if resets is None else anew
+    arguments = (x, states, parameters, counts, resets, anew)
+    if choose(direction.backend, x, [*states, *anew], parameters) == EAGER:
+        return forward_eager(direction, *arguments)
     keep = torch.is_grad_enabled() and (
         x.requires_grad
         or any(tensor.requires_grad for tensor in parameters)
-        or any(tensor.requires_grad for tensor in states)
+        or any(tensor.requires_grad for tensor in (*states, *anew))
     )
     if _watched(x):
-        outputs = _operator_forward(direction, x, states, parameters, counts, keep)
+        outputs = _operator_forward(direction, *arguments, keep)
         return outputs[:-1] if keep else outputs
     if keep:
-        return list(_Recurrence.apply(direction, counts, len(states), x, *states, *parameters))  # type: ignore[no-untyped-call]
-    return forward(direction, x, states, parameters, counts, keep=False)
+        counted = (len(states), len(anew))
+        return list(
+            _Recurrence.apply(direction, counts, resets, counted, x, *states, *anew, *parameters)  # type: ignore[no-untyped-call]
+        )
+    return forward(direction, *arguments, keep=False)
 
 
 def _watched(x: Tensor) -> bool:
@@ -75,23 +86,40 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, direction: Direction, counts: Tensor | None, states: int, x: Tensor, *rest: Tensor
+        ctx: Any,
+        direction: Direction,
+        counts: Tensor | None,
+        resets: Tensor | None,
+        counted: tuple[int, int],
+        x: Tensor,
+        *rest: Tensor,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.direction, ctx.counts, ctx.states = direction, counts, states
-        *outputs, kept = forward(direction, x, rest[:states], rest[states:], counts, keep=True)
+        ctx.direction, ctx.rows, ctx.counted = direction, (counts, resets), counted
+        states, anew, parameters = _apart(rest, counted)
+        *outputs, kept = forward(
+            direction, x, states, parameters, counts, resets, anew, keep=True
+        )  # fmt: skip
         ctx.save_for_backward(x, kept, *rest)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         x, kept, *rest = ctx.saved_tensors
-        needs_x, *needs_rest = ctx.needs_input_grad[3:]
-        dx, dstates, dparameters = _gradients(
-            ctx.direction, x, kept, rest[: ctx.states], rest[ctx.states :], ctx.counts, gradients,
-            needs_x, any(needs_rest[ctx.states :]),
+        needs_x, *needs_rest = ctx.needs_input_grad[4:]
+        counts, resets = ctx.rows
+        states, anew, parameters = _apart(rest, ctx.counted)
+        dx, dstates, danew, dparameters = _gradients(
+            ctx.direction, x, kept, states, parameters, counts, resets, anew, gradients, needs_x,
+            any(needs_rest[sum(ctx.counted) :]),
         )  # fmt: skip
-        return None, None, None, dx, *dstates, *dparameters
+        return None, None, None, None, dx, *dstates, *danew, *dparameters
+
+
+def _apart(tensors: Sequence[Tensor], counted: tuple[int, int]) -> tuple[Any, Any, Any]:
+    """States, states to start anew with, and families."""
+    states, both = counted[0], sum(counted)
+    return tensors[:states], tensors[states:both], tensors[both:]
 
 
 def _gradients(
@@ -101,15 +129,18 @@ def _gradients(
     states: Sequence[Tensor],
     parameters: Sequence[Tensor],
     counts: Tensor | None,
+    resets: Tensor | None,
+    anew: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
     gradient_of_input: bool,
     gradient_of_parameters: bool,
 ) -> Gradients:
     """The gradients wanted, given those of the outputs and the last states (None: zero)."""
+    arguments = (x, states, parameters, counts, resets, anew)
     if torch.is_grad_enabled():
-        return _differentiable_gradients(direction, x, states, parameters, counts, gradients)
+        return _differentiable_gradients(direction, arguments, gradients)
     if kept is None:  # a program exported for inference, and trained all the same
-        kept = _operator_forward(direction, x, states, parameters, counts, keep=True)[-1]
+        kept = _operator_forward(direction, *arguments, True)[-1]
     emitted = len(direction.emitted)
     demitted = [
         x.new_zeros(*x.shape[:-1], width) if gradient is None else gradient
@@ -121,34 +152,32 @@ def _gradients(
     ]
     run = _operator_backward if _watched(x) else backward
     found = run(
-        direction, x, kept, demitted, dlast, parameters, counts, gradient_of_input,
+        direction, x, kept, demitted, dlast, parameters, counts, resets, gradient_of_input,
         gradient_of_parameters,
     )  # fmt: skip
     count = len(states)
+    dstates, danew, rest = found[:count], found[count : 2 * count], found[2 * count :]
     return (
-        found[count] if gradient_of_input else None,
-        found[:count],
-        found[count + gradient_of_input :] or [None] * len(parameters),
+        rest[0] if gradient_of_input else None,
+        dstates,
+        danew if anew else [],
+        rest[gradient_of_input:] or [None] * len(parameters),
     )
 
 
 def _differentiable_gradients(
-    direction: Direction,
-    x: Tensor,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    counts: Tensor | None,
-    gradients: Sequence[Tensor | None],
+    direction: Direction, arguments: tuple[Any, ...], gradients: Sequence[Tensor | None]
 ) -> Gradients:
     """The same by torch's own operations, for whoever asks for second derivatives."""
     refuse_second_derivative(direction.backend)
-    outputs = forward_eager(direction, x, states, parameters, counts)
+    x, states, parameters, _, _, anew = arguments
+    outputs = forward_eager(direction, *arguments)
     pairs = [
         (y, dy)
         for y, dy in zip(outputs, gradients, strict=True)
         if dy is not None and y.requires_grad
     ]
-    everything = [x, *states, *parameters]
+    everything = [x, *states, *anew, *parameters]
     places = [place for place, tensor in enumerate(everything) if tensor.requires_grad]
     found: list[Any] = [None] * len(everything)
     for place, gradient in zip(
@@ -163,8 +192,7 @@ def _differentiable_gradients(
         strict=True,
     ):
         found[place] = gradient
-    count = 1 + len(states)
-    return found[0], found[1:count], found[count:]
+    return found[0], *_apart(found[1:], (len(states), len(anew)))
 
 
 # The operators, for torch.compile, torch.export and whatever else must see them. `about` is what
@@ -172,23 +200,24 @@ def _differentiable_gradients(
 
 _library = torch.library.Library("unrolled", "DEF")  # type: ignore[no-untyped-call]
 _library.define(  # type: ignore[no-untyped-call]
-    "forward(Tensor x, Tensor[] states, Tensor[] parameters, Tensor? counts, bool keep, "
+    "forward(Tensor x, Tensor[] states, Tensor[] parameters, Tensor? counts, Tensor? resets, "
+    "Tensor[] anew, bool keep, "
     "str cell, int[] sizes, bool reverse, str backend, bool all_states) -> Tensor[]"
 )
 _library.define(  # type: ignore[no-untyped-call]
     "backward(Tensor x, Tensor kept, Tensor[] demitted, Tensor[] dlast, Tensor[] parameters, "
-    "Tensor? counts, bool gradient_of_input, bool gradient_of_parameters, "
+    "Tensor? counts, Tensor? resets, bool gradient_of_input, bool gradient_of_parameters, "
     "str cell, int[] sizes, bool reverse, str backend, bool all_states) -> Tensor[]"
 )
 
 
-def _operator_forward(direction: Direction, *tensors: Any, **keep: bool) -> list[Tensor]:
-    found: list[Tensor] = torch.ops.unrolled.forward(*tensors, **keep, **_about(direction))
+def _operator_forward(direction: Direction, *arguments: Any) -> list[Tensor]:
+    found: list[Tensor] = torch.ops.unrolled.forward(*arguments, **_about(direction))
     return found
 
 
-def _operator_backward(direction: Direction, *tensors: Any) -> list[Tensor]:
-    found: list[Tensor] = torch.ops.unrolled.backward(*tensors, **_about(direction))
+def _operator_backward(direction: Direction, *arguments: Any) -> list[Tensor]:
+    found: list[Tensor] = torch.ops.unrolled.backward(*arguments, **_about(direction))
     return found
 
 
@@ -211,14 +240,16 @@ def _forward(
     states: list[Tensor],
     parameters: list[Tensor],
     counts: Tensor | None,
+    resets: Tensor | None,
+    anew: list[Tensor],
     keep: bool,
     *about: Any,
 ) -> list[Tensor]:
-    found = forward(_direction(*about), x, states, parameters, counts, keep)
+    found = forward(_direction(*about), x, states, parameters, counts, resets, anew, keep)
     if keep:  # in the shape promised below, however few rows take part
         kept, rows = found[-1], math.prod(x.shape[:-1])
         if len(kept) < rows:
-            kept = x.new_empty(rows, kept.shape[1])
+            kept = x.new_zeros(rows, kept.shape[1])
             kept[: len(found[-1])] = found[-1]
         found[-1] = kept.reshape(*x.shape[:-1], kept.shape[1])
     return found
@@ -229,6 +260,8 @@ def _forward_shapes(
     states: list[Tensor],
     parameters: list[Tensor],
     counts: Tensor | None,
+    resets: Tensor | None,
+    anew: list[Tensor],
     keep: bool,
     *about: Any,
 ) -> list[Tensor]:
@@ -249,35 +282,38 @@ def _backward_shapes(
     dlast: list[Tensor],
     parameters: list[Tensor],
     counts: Tensor | None,
+    resets: Tensor | None,
     gradient_of_input: bool,
     gradient_of_parameters: bool,
     *about: Any,
 ) -> list[Tensor]:
-    like = [*dlast, *([x] if gradient_of_input else [])]
+    like = [*dlast, *(state.sum(0) for state in dlast), *([x] if gradient_of_input else [])]
     like += parameters if gradient_of_parameters else []
     return [x.new_empty(tensor.shape) for tensor in like]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    x, states, parameters, counts, keep, *about = inputs
+    x, states, parameters, counts, resets, anew, keep, *about = inputs
     ctx.set_materialize_grads(False)
     ctx.direction = _direction(*about)
-    ctx.states, ctx.keep, ctx.ragged = len(states), keep, counts is not None
-    extra = [*([counts] if ctx.ragged else []), *(output[-1:] if keep else [])]
-    ctx.save_for_backward(*extra, x, *states, *parameters)
+    ctx.counted = (len(states), len(anew))
+    optional = [counts, resets, output[-1] if keep else None]
+    ctx.there = [tensor is not None for tensor in optional]
+    given = [tensor for tensor in optional if tensor is not None]
+    ctx.save_for_backward(*given, x, *states, *anew, *parameters)
 
 
 def _derivative(ctx: Any, gradients: list[Tensor | None]) -> Any:
     saved = list(ctx.saved_tensors)
-    counts = saved.pop(0) if ctx.ragged else None
-    kept = saved.pop(0) if ctx.keep else None
+    counts, resets, kept = (saved.pop(0) if there else None for there in ctx.there)
     x, *rest = saved
-    found = _gradients(
-        ctx.direction, x, kept, rest[: ctx.states], rest[ctx.states :], counts,
-        gradients[: len(ctx.direction.emitted) + ctx.states], ctx.needs_input_grad[0],
+    states, anew, parameters = _apart(rest, ctx.counted)
+    dx, dstates, danew, dparameters = _gradients(
+        ctx.direction, x, kept, states, parameters, counts, resets, anew,
+        gradients[: len(ctx.direction.emitted) + len(states)], ctx.needs_input_grad[0],
         any(ctx.needs_input_grad[2]),
     )  # fmt: skip
-    return *found, *[None] * 7
+    return dx, dstates, dparameters, None, None, danew, *[None] * 6
 
 
 _library.impl("forward", _forward, "CPU")  # type: ignore[no-untyped-call]

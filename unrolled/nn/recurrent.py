@@ -112,6 +112,7 @@ class Layers(nn.Module):
         x: Tensor | PackedSequence,
         state: State | None = None,
         lengths: Tensor | Sequence[int] | None = None,
+        resets: Tensor | None = None,
         *,
         return_all: bool = False,
     ) -> Any:
@@ -126,6 +127,10 @@ class Layers(nn.Module):
             lengths: (B,) how many steps of each row of a padded `x` count, in any order; 0 is a
                 length. The direction that reads from the end begins at each row's own end. What
                 is beyond a row's length is never read and costs nothing. All steps if None.
+            resets: (T, B), or (B, T) with `batch_first`, or (T,) for one sequence; bool. Before
+                step t the rows marked start anew: from zeros, or from what was learned, whatever
+                `state` was given. No gradient crosses to the step before, in either direction.
+                What lies between two resets is computed side by side, so resets save time.
             return_all: whether every state of every step is wanted, of all layers and directions.
 
         Returns:
@@ -139,10 +144,10 @@ class Layers(nn.Module):
             BackendError: if the backend named cannot serve.
         """
         if isinstance(x, PackedSequence):
-            if lengths is not None or return_all:
+            if lengths is not None or resets is not None or return_all:
                 raise InputError(
-                    "a PackedSequence has its lengths, and its states cannot be returned step by "
-                    "step; give a padded tensor with lengths=… for that."
+                    "a PackedSequence has its lengths, and takes no resets nor return_all; give a "
+                    "padded tensor with lengths=… for that."
                 )
             return self._packed(x, state)
         self._check_input(x)
@@ -152,8 +157,9 @@ class Layers(nn.Module):
         elif self.batch_first:
             x = x.transpose(0, 1)
         counts = None if lengths is None else _counts(lengths, x.shape[1])
+        begins = None if resets is None else self._begins(resets, x, alone)
         initial = self._initial(state, x, x.shape[1], alone)
-        y, last, *all_states = self._run(x, initial, counts, return_all)
+        y, last, *all_states = self._run(x, initial, counts, begins, return_all)
         if alone:
             y, last = y.squeeze(1), [part.squeeze(1) for part in last]
             all_states = [[part.squeeze(2) for part in parts] for parts in all_states]
@@ -192,7 +198,11 @@ class Layers(nn.Module):
         return Network(self.cell, tuple(layers), initial)
 
     def trace(
-        self, x: Tensor, state: State | None = None, lengths: Tensor | Sequence[int] | None = None
+        self,
+        x: Tensor,
+        state: State | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        resets: Tensor | None = None,
     ) -> LayerTrace:
         """Run the layers and keep every named value, and after `backward` every gradient.
 
@@ -200,6 +210,7 @@ class Layers(nn.Module):
             x: as in `forward`, as a tensor; dropout between layers is left out.
             state: as in `forward`.
             lengths: as in `forward`.
+            resets: as in `forward`.
 
         Raises:
             InputError: if a shape does not fit.
@@ -207,13 +218,16 @@ class Layers(nn.Module):
         self._check_input(x)
         alone = x.dim() == 2
         sequence = x.unsqueeze(1) if alone else x.transpose(0, 1) if self.batch_first else x
-        batch = sequence.shape[1]
+        batch, numbers = sequence.shape[1], range(len(self._directions))
+        learned = [self._learned(number) or () for number in numbers]
         trace, y, last = trace_of(
             self.network(),
             sequence,
             self._initial(state, sequence, batch, alone),
-            [self._families(number) for number in range(len(self._directions))],
+            list(zip(*learned, strict=True)),
+            [self._families(number) for number in numbers],
             None if lengths is None else _counts(lengths, batch),
+            None if resets is None else self._begins(resets, sequence, alone),
         )
         if alone:
             y, last = y.squeeze(1), [part.squeeze(1) for part in last]
@@ -242,6 +256,7 @@ class Layers(nn.Module):
         x: Tensor,
         initial: list[Sequence[Tensor]],
         counts: Tensor | None,
+        resets: Tensor | None = None,
         return_all: bool = False,
     ) -> list[Any]:
         """Run all layers; `initial` holds for each state one tensor for each direction.
@@ -265,6 +280,8 @@ class Layers(nn.Module):
                         [parts[number] for parts in initial],
                         self._families(number),
                         counts,
+                        resets,
+                        self._learned(number) or (),
                     )
                 )
             outputs = [found[number][0] for number in here]
@@ -287,6 +304,22 @@ class Layers(nn.Module):
                 f"this layer has input_size {self.input_size}; the input of shape "
                 f"{tuple(x.shape)} has {x.shape[-1]} values at each step."
             )
+
+    def _begins(self, resets: Tensor, x: Tensor, alone: bool) -> Tensor:
+        """Resets as (T, B)."""
+        length, batch = x.shape[:2]
+        expected = (length,) if alone else (batch, length) if self.batch_first else (length, batch)
+        if (
+            not isinstance(resets, Tensor)
+            or resets.dtype != torch.bool
+            or tuple(resets.shape) != expected
+        ):
+            found = getattr(resets, "dtype", type(resets).__name__)
+            raise InputError(
+                f"resets are a tensor of bool of shape {expected}; found {found} of shape "
+                f"{tuple(getattr(resets, 'shape', ()))}."
+            )
+        return resets.t() if self.batch_first and not alone else resets.reshape(length, batch)
 
     def _initial(
         self, state: State | None, x: Tensor, batch: int, alone: bool

@@ -13,50 +13,97 @@ from ..errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Which rows take part at which step, and the way to their packed form and back.
+class Pieces:
+    """The pieces of ragged rows, for tensors; see `backends.steps.Ragged`.
 
     Attributes:
-        steps: the rows of each step.
+        places: (rows of all steps,) the place of each packed row among the T · B given ones.
+        rows: (P,) the row that each piece is of.
+        entering: (P,) whether a piece begins with the state that its row was given.
+        leaving: (B,) the piece that ends with the last state of each row.
+    """
+
+    places: Tensor
+    rows: Tensor
+    entering: Tensor
+    leaving: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Which rows take part at which step.
+
+    Attributes:
+        steps: the rows of each step; pieces of rows where they are ragged.
         shape: (T, B) of arrays that are given step by step; None where they come packed.
-        order: the rows of the batch, longest first; None where they come in that order.
-        places: the place of each packed row among the T · B given ones; None if all take part.
+        pieces: of ragged rows; None if all rows take part at all steps, or come packed.
     """
 
     steps: Steps
     shape: tuple[int, int] | None = None
-    order: Tensor | None = None
-    places: Tensor | None = None
+    pieces: Pieces | None = None
 
     def packed(self, given: Tensor) -> Tensor:
         """(T, B, size) as (rows of all steps, size)."""
         flat = given if self.shape is None else given.reshape(-1, given.shape[-1])
-        return flat if self.places is None else flat.index_select(0, self.places.to(flat.device))
+        return flat if self.pieces is None else flat.index_select(0, self.pieces.places)
 
     def padded(self, rows: Tensor) -> Tensor:
-        """(rows of all steps, size) as they were given; zero where a row has ended."""
-        if self.places is not None and self.shape is not None:
-            places = self.places.to(rows.device)
+        """(rows of all steps, size) as they were given; zero where no row takes part."""
+        if self.shape is None:
+            return rows
+        if self.pieces is not None:
             zeros = rows.new_zeros(self.shape[0] * self.shape[1], rows.shape[1])
-            rows = zeros.index_copy(0, places, rows)
-        return rows if self.shape is None else rows.reshape(*self.shape, rows.shape[1])
+            rows = zeros.index_copy(0, self.pieces.places, rows)
+        return rows.reshape(*self.shape, rows.shape[1])
 
-    def sorted(self, states: Sequence[Tensor]) -> list[Tensor]:
-        """States (B, size), longest row first."""
-        if self.order is None:
+    def entered(self, states: Sequence[Tensor], anew: Sequence[Tensor]) -> list[Tensor]:
+        """What each piece begins with: a state (B, size) as given, or (size,) anew."""
+        if self.pieces is None:
             return list(states)
-        order = self.order.to(states[0].device)
-        return [state.index_select(0, order) for state in states]
+        rows, entering = self.pieces.rows, self.pieces.entering[:, None]
+        fresh = anew or [state.new_zeros(()) for state in states]
+        return [
+            torch.where(entering, state.index_select(0, rows), start)
+            for state, start in zip(states, fresh, strict=True)
+        ]
 
-    def unsorted(self, states: Sequence[Tensor]) -> list[Tensor]:
-        """States (B, size) in the order of the batch."""
-        if self.order is None:
+    def left(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """The last states (B, size) of the rows, from those of the pieces."""
+        if self.pieces is None:
             return list(states)
-        back = torch.argsort(self.order).to(states[0].device)
-        return [state.index_select(0, back) for state in states]
+        return [state.index_select(0, self.pieces.leaving) for state in states]
+
+    def left_backward(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """The gradient of `left`."""
+        if self.pieces is None:
+            return list(gradients)
+        return [
+            gradient.new_zeros(self.steps.batch, gradient.shape[1]).index_copy(
+                0, self.pieces.leaving, gradient
+            )
+            for gradient in gradients
+        ]
+
+    def entered_backward(self, gradients: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The gradient of `entered`, with respect to the states given and those anew."""
+        if self.pieces is None or self.shape is None:
+            return list(gradients), [
+                gradient.new_zeros(gradient.shape[1]) for gradient in gradients
+            ]
+        entering, rows = self.pieces.entering, self.pieces.rows
+        given = [
+            gradient.new_zeros(self.shape[1], gradient.shape[1]).index_copy(
+                0, rows[entering], gradient[entering]
+            )
+            for gradient in gradients
+        ]
+        return given, [gradient[~entering].sum(0) for gradient in gradients]
 
 
-def rows_of(x: Tensor, state: Tensor, counts: Tensor | None) -> Rows:
+def rows_of(
+    x: Tensor, state: Tensor, counts: Tensor | None, resets: Tensor | None, reverse: bool
+) -> Rows:
     """The rows that take part.
 
     Args:
@@ -64,6 +111,8 @@ def rows_of(x: Tensor, state: Tensor, counts: Tensor | None) -> Rows:
         state: an initial state (B, size).
         counts: of a packed sequence (T,), how many rows take part at each step; of a padded one
             (B,), how many steps of each row count. None: all.
+        resets: (T, B) the rows that start anew before each step of a padded sequence, or None.
+        reverse: whether the rows are read from their end.
 
     Raises:
         InputError: if a row would have a negative length, or more steps than there are.
@@ -72,21 +121,29 @@ def rows_of(x: Tensor, state: Tensor, counts: Tensor | None) -> Rows:
         assert counts is not None
         return Rows(Steps(counts.numpy(), state.shape[0]))
     length, batch = x.shape[:2]
-    if counts is None:
-        return _dense(length, batch)
-    lengths = counts.numpy(force=True)
+    lengths = np.full(batch, length) if counts is None else counts.numpy(force=True)
     if np.any(lengths < 0) or np.any(lengths > length):
         raise InputError(
             f"lengths are whole numbers from 0 to T = {length}; found {lengths.tolist()}."
         )
-    if np.all(lengths == length):
+    begins = None if resets is None else resets.numpy(force=True)
+    if np.all(lengths == length) and (begins is None or not begins.any()):
         return _dense(length, batch)
-    ragged = Ragged.of(lengths, length)
+    ragged = Ragged.of(lengths, length, begins)
     return Rows(
         ragged.steps,
         (length, batch),
-        torch.from_numpy(ragged.order),
-        torch.from_numpy(ragged.places),
+        Pieces(
+            *(
+                torch.from_numpy(array).to(x.device)
+                for array in (
+                    ragged.places,
+                    ragged.rows,
+                    ragged.entering(reverse),
+                    ragged.leaving(reverse),
+                )
+            )
+        ),
     )
 
 

@@ -61,8 +61,10 @@ def trace_of(
     network: Network,
     x: Tensor,
     initial: list[Sequence[Tensor]],
+    anew: list[Sequence[Tensor]],
     families: list[Sequence[Tensor]],
     lengths: Tensor | None,
+    resets: Tensor | None,
 ) -> tuple[LayerTrace, Tensor, list[Tensor]]:
     """Run a network by the reference, which needs no compilation, and keep everything.
 
@@ -70,16 +72,20 @@ def trace_of(
         network: the layers in NumPy.
         x: (T, B, I).
         initial: for each state one tensor (B, size) for each direction of each layer.
+        anew: for each state one tensor (size,) for each direction of each layer, that rows start
+            anew with; empty if those are zeros.
         families: the stacked families of each direction of each layer.
         lengths: (B,) int64 on the CPU, or None.
+        resets: (T, B) bool, or None.
 
     Returns:
         The trace without its `y` and `state`, and those two: (T, B, …), and one for each state.
     """
     trace = LayerTrace()
-    states = [torch.stack(list(parts)) for parts in initial]
+    states = [torch.stack(list(parts)) for parts in (*initial, *anew)]
     flat = [family for parts in families for family in parts]
-    y, *last = _Traced.apply(trace, network, lengths, x, *states, *flat)  # type: ignore[no-untyped-call]
+    rows = [None if which is None else which.numpy(force=True) for which in (lengths, resets)]
+    y, *last = _Traced.apply(trace, network, rows, x, *states, *flat)  # type: ignore[no-untyped-call]
     return trace, y, last
 
 
@@ -91,14 +97,12 @@ class _Traced(torch.autograd.Function):
         ctx: Any,
         trace: LayerTrace,
         network: Network,
-        lengths: Tensor | None,
+        rows: list[Array | None],
         x: Tensor,
         *rest: Tensor,
     ) -> tuple[Tensor, ...]:
         states = tuple(_array(state) for state in rest[: len(network.cell.states)])
-        trace.values = network.trace(
-            _array(x), states, None if lengths is None else lengths.numpy()
-        )
+        trace.values = network.trace(_array(x), states, *rows)
         ctx.trace, ctx.like = trace, [x, *rest]
         last = trace.values.state
         return tuple(_like(x, a) for a in (trace.values.y, *_several(last)))
@@ -116,7 +120,8 @@ class _Traced(torch.autograd.Function):
             for blocks in layer
             for gradient in stack_blocks(network.cell.program, blocks).values()
         ]
-        arrays = [found.x, *_several(found.state), *families]
+        learned = _several(found.anew) if network.initial is not None else ()
+        arrays = [found.x, *_several(found.state), *learned, *families]
         gradients = [_like(to, array) for to, array in zip(ctx.like, arrays, strict=True)]
         return None, None, None, *gradients
 
