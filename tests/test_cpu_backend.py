@@ -13,7 +13,7 @@ from own_cells import OWN_CELLS
 from passes import Case, assert_close
 from random_cells import random_cells
 
-from unrolled import cells
+from unrolled import Cell, cells
 from unrolled.backends import cpu, files, reference
 from unrolled.backends.cpu import plan
 from unrolled.backends.cpu.text import OPERATIONS
@@ -276,3 +276,19 @@ def test_the_announcement_is_a_log_record(tmp_path, monkeypatch, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "Unrolled compiles the CPU kernel of simple (float64), once: some seconds."
     ]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_denormals_are_zero_in_a_kernel_and_numbers_outside(threads, monkeypatch):
+    monkeypatch.setattr(plan, "THREAD_WORK", 1)
+    halved = Cell.parse("def halved(x, h_prev, *, a):\n    h = h_prev / 2 + a.h * x\n    return h")
+    tiny = np.finfo(np.float32).tiny
+    state = np.array([[tiny, 4 * tiny]] * 4, np.float32)
+    arguments = (
+        halved.forward, {"I": 2, "H": 2}, [np.zeros((4, 2), np.float32)], [state],
+        {"a": np.ones(2, np.float32)}, Steps.dense(1, 4),
+    )  # fmt: skip
+    (last,) = cpu.run(*arguments, threads=threads).states
+    np.testing.assert_array_equal(last, np.array([[0, 2 * tiny]] * 4, np.float32))
+    (exact,) = reference.run(*arguments).states  # this thread computes with them as before
+    assert (exact[:, 0] > 0).all()

@@ -14,7 +14,7 @@ from ...program import Program
 from ...schedule import schedule
 from .. import files
 from ..steps import Array, Result, Steps
-from . import emission, functions, products, team, vectors
+from . import denormals, emission, functions, products, team, vectors
 from .layout import AFTER, BEFORE, LOOP, Layout
 from .plan import Matmul, Plan
 from .text import PACK, FunctionText, imports, loop_products
@@ -175,6 +175,6 @@ def _foundations() -> tuple[str, ...]:
 
     sources = [
         Path(str(module.__file__)).read_text(encoding="utf-8")
-        for module in (emission, functions, products, team, vectors)
+        for module in (denormals, emission, functions, products, team, vectors)
     ]
     return (numba.__version__, llvmlite.__version__, *sources)

@@ -45,6 +45,7 @@ OPERATIONS: dict[str, str] = {
 
 # Module of the backend → what a kernel may take from it.
 _OFFERED = {
+    "denormals": ("flush_denormals", "restore_mode"),
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
     "products": ("fill", "multiply"),
     "team": ("matrix_at", "next_part", "table_at", "vector_at"),
@@ -55,7 +56,7 @@ _OFFERED = {
 }
 
 _TAKEN = {
-    *("active", "at", "base", "first", "j", "k", "last", "lengths", "min", "njit", "np"),
+    *("active", "at", "base", "first", "j", "k", "last", "lengths", "min", "mode", "njit", "np"),
     *("offset", "range", "real", "reverse", "row", "rows", "step", "tail", "LANES"),
     *(name for names in _OFFERED.values() for name in names),
 }
@@ -94,7 +95,9 @@ class FunctionText:
                 ", ".join(group) + ",", 96, initial_indent="    ", subsequent_indent="    "
             )
         yield "):"
+        yield "    mode = flush_denormals()"
         yield from self._indented(1, self._loop())
+        yield "    restore_mode(mode)"
 
     def team_lines(self) -> Iterator[str]:
         """The same function for a team of threads, which share its parts; see `team`."""
