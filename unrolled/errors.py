@@ -4,7 +4,8 @@ UnrolledError
 ├── EquationError   the equations of a cell cannot be read
 ├── SizeError       two sizes of a cell cannot agree
 ├── InputError      an array, a state or an argument does not fit (also a ValueError)
-└── BackendError    a backend cannot serve what was asked of it
+├── BackendError    a backend cannot serve what was asked of it
+└── GradientError   a gradient is not that of its function (also an AssertionError)
 
 Their text is made for people: what is wrong, what was found, what to do instead.
 """
@@ -28,3 +29,7 @@ class InputError(UnrolledError, ValueError):
 
 class BackendError(UnrolledError):
     """A backend cannot serve what was asked of it; the text says what would."""
+
+
+class GradientError(UnrolledError, AssertionError):
+    """A gradient is not that of its function; the text names the worst entry and what it tells."""

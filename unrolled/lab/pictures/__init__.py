@@ -1,0 +1,6 @@
+"""Pictures of what recurrent networks do: one function, one picture.
+
+Each takes a `Trace`, of any cell and any trained network (`Network.trace`, a language model's
+`trace`), and returns a matplotlib `Figure` to style and save; `axes=` draws into yours instead.
+Nothing touches pyplot. Steps, units, layers and examples count from 0, as the trace's arrays do.
+"""
