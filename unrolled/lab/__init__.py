@@ -32,7 +32,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
-__all__ = sorted(_MODULES)  # noqa: PLE0605 - one table says it all
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
