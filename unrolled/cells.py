@@ -89,7 +89,10 @@ def peephole_lstm(x, h_prev, c_prev, *, W, U, P, b):
 
 @cell
 def coupled_lstm(x, h_prev, c_prev, *, W, U, b):
-    """Long short-term memory that writes exactly what it forgets: i = 1 − f (Greff et al. 2015)."""
+    """Long short-term memory that writes exactly what it forgets: i = 1 − f.
+
+    Olah 2015, "Understanding LSTM networks"; Greff et al. 2015 couple them as f = 1 − i.
+    """
     f = sigmoid(W.f @ x + U.f @ h_prev + b.f)
     i = 1 - f
     g = tanh(W.g @ x + U.g @ h_prev + b.g)
