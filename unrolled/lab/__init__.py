@@ -19,7 +19,7 @@ _COURSE = (
 # Module → what it gives to the lab.
 _PLACES: dict[str, tuple[str, ...]] = {
     "..network": ("Gradients", "Network", "Trace"),
-    "..views.graph": ("cell_graph", "unrolled_graph"),
+    "..views.graph": ("Unrolling", "cell_graph", "unrolled_graph"),
     "..views.latex": ("COURSE", "latex"),
     ".course": _COURSE,
     ".checking": ("check",),
@@ -29,6 +29,13 @@ _PLACES: dict[str, tuple[str, ...]] = {
     ".pictures.gates": ("gates",),
     ".pictures.halves": ("halves",),
     ".pictures.memory": ("memory",),
+    ".types.examples": (
+        *("one_to_one", "one_to_many", "many_to_one", "many_to_many", "sequence_to_sequence"),
+        "drawing",
+    ),
+    ".types.learning": ("Adam", "Model"),
+    ".types.locales": ("dates_in_words", "languages_of_words", "names_of_countries"),
+    ".types.tasks": ("kinds_of_characters", "next_characters", "past_tenses"),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
@@ -38,7 +45,15 @@ __all__ = sorted(_MODULES)
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"unrolled.lab has no {name}; it has {', '.join(__all__)}.")
-    globals()[name] = found = getattr(import_module(_MODULES[name], __name__), name)
+    try:
+        module = import_module(_MODULES[name], __name__)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"lab.{name} needs {error.name}, which is not installed; "
+            'run: pip install "unrolled[lab]"',
+            name=error.name,
+        ) from error
+    globals()[name] = found = getattr(module, name)
     return found
 
 
