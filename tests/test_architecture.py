@@ -11,8 +11,7 @@ import unrolled
 from unrolled import cells, derivative
 from unrolled.backends import reference
 from unrolled.backends.cpu import text
-from unrolled.language.operations import ELEMENTWISE, PRODUCTS
-from unrolled.language.operations import OPERATIONS as LANGUAGE
+from unrolled.language.operations import ELEMENTWISE, OPERATIONS as LANGUAGE, PRODUCTS
 from unrolled.views import latex
 
 PACKAGE = Path(unrolled.__file__).parent
@@ -33,11 +32,21 @@ ROOMS = {
     "backends/files": set(),
     "backends/reference": {"numpy"},
     "cell": {"numpy"},
+    "recurrence": {"numpy"},
     "network": {"numpy"},
     "cells": set(),
     "views": set(),
     "__init__": set(),
     "backends/cpu": {"numpy", "numba", "llvmlite"},
+    "lab/course": {"numpy"},
+    "lab/checking": {"numpy"},
+    "lab/notation": {"numpy"},
+    "lab/explanation": {"numpy"},
+    "lab/differences": {"numpy"},
+    "lab/types": {"numpy", "babel"},
+    "lab/pictures": {"numpy", "matplotlib"},
+    "lab": set(),
+    "lab/notebook": {"numpy", "matplotlib", "marimo", "anywidget", "traitlets"},
     "backends/eager": {"torch"},
     "nn": {"numpy", "torch"},
     "data": {"numpy", "torch"},
@@ -124,6 +133,16 @@ def test_importing_unrolled_loads_numpy_and_nothing_heavy():
     assert heavy.isdisjoint(loaded.decode().split())
 
 
+def test_the_lab_needs_no_torch():
+    code = (
+        "import sys; from unrolled import lab; [getattr(lab, name) for name in lab.__all__]; "
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    assert "unrolled.lab" in loaded.decode().split()
+    assert "torch" not in loaded.decode().split()
+
+
 def test_the_public_names():
     assert sorted(unrolled.__all__) == [
         *("BackendError", "Cell", "EquationError", "InputError", "SizeError", "UnrolledError"),
@@ -162,7 +181,7 @@ def test_every_table_has_a_line_for_every_operation():
     assert derivative.DERIVATIVES.keys() == ELEMENTWISE
     assert reference.OPERATIONS.keys() == ELEMENTWISE
     assert text.OPERATIONS.keys() == ELEMENTWISE
-    assert latex.TYPESET.keys() == LANGUAGE.keys() - {"same", "matmul_t"}
+    assert latex.TYPESET.keys() == LANGUAGE.keys() - {"same"}
     eager = pytest.importorskip("unrolled.backends.eager")
     assert eager.OPERATIONS.keys() == ELEMENTWISE
 

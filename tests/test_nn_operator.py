@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from unrolled import BackendError, Cell, InputError, cells
-from unrolled.nn import GRU, LSTM, Recurrent, choice
-from unrolled.nn import direction as direction_module
+from unrolled.nn import GRU, LSTM, Recurrent, choice, direction as direction_module
 
 DOUBLE = torch.float64
 

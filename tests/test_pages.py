@@ -1,4 +1,4 @@
-"""The README says what is true: its code runs, its errors are the errors, its links lead on."""
+"""The README and its pages say what is true: their code runs, their links lead on."""
 
 import re
 from pathlib import Path
@@ -9,22 +9,43 @@ import unrolled
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+PAGES = ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 
-def test_the_python_blocks_run_one_after_the_other(tmp_path, capsys):
+def blocks(page):
+    """(language, text) of each block of code."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL)
+
+
+def run(page, folder):
+    """Run a page's blocks of Python one after the other; gives what they define."""
     # From a file, because equations are read from their source.
-    code = "\n".join(text for language, text in BLOCKS if language == "python")
-    path = tmp_path / "readme.py"
+    code = "\n".join(text for language, text in blocks(page) if language == "python")
+    path = folder / "page.py"
     path.write_text(code, encoding="utf-8")
-    namespace = {"__name__": "readme"}
+    namespace = {"__name__": "page"}
     exec(compile(code, str(path), "exec"), namespace)
-    assert namespace["gates"].shape == (100, 4, 32)
+    return namespace
+
+
+def test_the_code_of_the_readme_runs(tmp_path, capsys):
+    assert run("README.md", tmp_path)["gates"].shape == (100, 4, 32)
     assert "dh_prev" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_the_code_of_the_lab_s_page_prints_what_the_page_shows(tmp_path, capsys):
+    run("docs/lab.md", tmp_path)
+    printed = capsys.readouterr().out
+    shown = [text for language, text in blocks("docs/lab.md") if language == "text"]
+    assert len(shown) == 3
+    for text in shown:
+        assert text in printed
+
+
 def test_the_error_is_the_error_that_a_newcomer_sees():
-    shown = next(text for language, text in BLOCKS if text.startswith("cell 'minimal'"))
+    shown = next(text for _, text in blocks("README.md") if text.startswith("cell 'minimal'"))
     with pytest.raises(unrolled.EquationError) as error:
         unrolled.Cell.parse(
             "@cell\n"
@@ -36,9 +57,11 @@ def test_the_error_is_the_error_that_a_newcomer_sees():
     assert str(error.value) == shown.strip()
 
 
-def test_links_and_pictures_are_there():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_pictures_are_there(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
 
 
 def test_the_extras_that_it_names_are_there():

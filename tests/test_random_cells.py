@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from own_cells import OWN_CELLS
 from passes import Case, assert_close
 from random_cells import random_cells

@@ -1,7 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from unrolled import cells
 from unrolled.decode.sampling import next_token_probabilities, sample

@@ -1,4 +1,4 @@
-"""The command line: `unrolled train lm`, `unrolled sample` and their siblings.
+"""The command line: `unrolled train lm`, `unrolled sample`, `unrolled lab` and their siblings.
 
 Each command has a file of its own, whose imports of torch wait until the command runs.
 """
@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-_NEEDS_EXTRA = ("typer", "rich", "torch", "safetensors")
+# Package → the extra that brings it.
+_EXTRAS = dict.fromkeys(("typer", "rich", "torch", "safetensors"), "train") | dict.fromkeys(
+    ("marimo", "anywidget", "matplotlib", "babel"), "lab"
+)
 
 
 def main() -> None:
@@ -23,11 +26,11 @@ def main() -> None:
         _fail(str(error))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in _NEEDS_EXTRA:
+        if package not in _EXTRAS:
             raise
         _fail(
             f"The command line needs {package}, which is not installed; "
-            'run: pip install "unrolled[train]"'
+            f'run: pip install "unrolled[{_EXTRAS[package]}]"'
         )
 
 
@@ -45,7 +48,7 @@ def _app() -> "typer.Typer":
     """The application with all its commands."""
     import typer
 
-    from . import cells, sample, show, train
+    from . import cells, lab, sample, show, train
 
     app = typer.Typer(
         help="Recurrent sequence models in which a cell is its equations.",
@@ -57,6 +60,7 @@ def _app() -> "typer.Typer":
     app.command("sample")(sample.sample)
     app.command("cells")(cells.cells)
     app.command("show")(show.show)
+    app.command("lab")(lab.lab)
     return app
 
 

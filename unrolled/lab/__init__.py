@@ -1,43 +1,21 @@
 """The lab: a learner sees how a recurrent network works, number by number. It needs no torch.
 
-The names below are found when they are first asked for, so that nothing is loaded before its time.
+Its names stand in `__init__.pyi`, each with the module that has it. They are found when they are
+first asked for, so that nothing is loaded before its time.
 """
 
+import ast
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-_COURSE = (
-    *("rnn_cell_forward", "rnn_forward", "rnn_cell_backward", "rnn_backward"),
-    *("lstm_cell_forward", "lstm_forward", "lstm_cell_backward", "lstm_backward"),
-    *("gru_cell_forward", "gru_forward", "gru_cell_backward", "gru_backward"),
-    *("gru_simplified_cell_forward", "gru_simplified_forward"),
-    *("gru_simplified_cell_backward", "gru_simplified_backward"),
-    *("bidirectional_forward", "bidirectional_backward", "deep_forward", "deep_backward"),
-    *("clip", "sample", "optimize", "model"),
-)
-
-# Module → what it gives to the lab.
-_PLACES: dict[str, tuple[str, ...]] = {
-    "..network": ("Gradients", "Network", "Trace"),
-    "..views.graph": ("Unrolling", "cell_graph", "unrolled_graph"),
-    "..views.latex": ("COURSE", "latex"),
-    ".course": _COURSE,
-    ".checking": ("check",),
-    ".differences": ("gradient_check",),
-    ".explanation": ("arrows", "at"),
-    ".pictures.firing": ("firing",),
-    ".pictures.gates": ("gates",),
-    ".pictures.halves": ("halves",),
-    ".pictures.memory": ("memory",),
-    ".types.examples": (
-        *("one_to_one", "one_to_many", "many_to_one", "many_to_many", "sequence_to_sequence"),
-        "drawing",
-    ),
-    ".types.learning": ("Adam", "Model"),
-    ".types.locales": ("dates_in_words", "languages_of_words", "names_of_countries"),
-    ".types.tasks": ("kinds_of_characters", "next_characters", "past_tenses"),
+_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+_MODULES = {
+    alias.name: "." * line.level + (line.module or "")
+    for line in _STUB.body
+    if isinstance(line, ast.ImportFrom)
+    for alias in line.names
 }
-_MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = sorted(_MODULES)
 

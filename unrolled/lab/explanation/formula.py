@@ -9,8 +9,7 @@ import numpy as np
 from ...backends.reference import OPERATIONS
 from ...backends.steps import Array
 from ...language.expressions import Apply, Block, Expression, Name, Number, written
-from ...language.operations import OPERATIONS as LANGUAGE
-from ...language.operations import PRODUCTS
+from ...language.operations import OPERATIONS as LANGUAGE, PRODUCTS
 from ...views.latex import TYPESET, Writer
 
 MORE = Name("…")  # stands for the terms of a long sum that are not shown

@@ -43,8 +43,8 @@ def unrolled_graph(
         example: the row of the batch whose numbers are told, counted from one.
         gradient: whether the arrows of the gradients are drawn beside those of the values, back
             through time. Always so for `Gradients`.
-        highlight: a step (3), a name in the field's notation (`"h<3>"`, `"→c[2]<3>"`, `"dh<3>"` for
-            a gradient's arrow; `"h"` for all of them), or several of these.
+        highlight: a step (3), a name in the field's notation (`"h<3>"`, `"→c[2]<3>"`;
+            `"dh_prev<3>"` for a gradient's arrow; `"h"` for all of them), or several of these.
         name: what the ids begin with; give two drawings on one page two names.
 
     Raises:
