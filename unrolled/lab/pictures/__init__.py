@@ -2,5 +2,6 @@
 
 Each takes a `Trace`, of any cell and any trained network (`Network.trace`, a language model's
 `trace`), and returns a matplotlib `Figure` to style and save; `axes=` draws into yours instead.
-Nothing touches pyplot. Steps, units, layers and examples count from 0, as the trace's arrays do.
+Nothing touches pyplot. Steps, units, layers and examples are counted from one, as the field does,
+in arguments, in what is printed, and in the coordinates of the axes.
 """

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ from ...errors import InputError
 
 GivenAxes = Axes | Sequence[Axes] | Sequence[Sequence[Axes]] | Array
 MARKS = {" ": "·", "\n": "↵", "\t": "→"}  # what stands for what no one would see
-_SMALLEST = 5.0  # points, of letters that can still be read
+_SMALLEST, _LARGEST = 5.0, 10.0  # points, of the letters of labels: the first can just be read
 
 
 class Picture(Figure):
@@ -81,11 +81,35 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
+class FromOne(MaxNLocator):
+    """Ticks of what is counted from one: at 1, 2, 3 … or 1, 3, 5 … or 1, 5, 10 … and so on."""
+
+    def __init__(self, most: int | Literal["auto"]) -> None:
+        """Set at most about so many ticks, or as many as the axis has room for."""
+        super().__init__(most, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        """Where ticks stand between two numbers."""
+        multiples = np.asarray(super().tick_values(vmin, vmax))
+        if len(multiples) > 1 and multiples[1] - multiples[0] == 2:
+            multiples = multiples + 1
+        found: list[float] = np.unique(np.maximum(multiples, 1)).tolist()
+        return found
+
+
 def heat_map(ax: Axes, array: Array, colours: Colormap, norm: Normalize) -> AxesImage:
-    """Draw an array, its first row on top, on axes that count its rows and columns from 0."""
-    image = ax.imshow(array, aspect="auto", interpolation="nearest", cmap=colours, norm=norm)
-    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    """Draw an array, its first row on top, on axes that count its rows and columns from one."""
+    rows, columns = array.shape
+    image = ax.imshow(
+        array,
+        aspect="auto",
+        interpolation="nearest",
+        cmap=colours,
+        norm=norm,
+        extent=(0.5, columns + 0.5, rows + 0.5, 0.5),
+    )
+    ax.yaxis.set_major_locator(FromOne(5))
+    ax.xaxis.set_major_locator(FromOne("auto"))
     ax.spines[:].set_visible(False)
     return image
 
@@ -93,25 +117,28 @@ def heat_map(ax: Axes, array: Array, colours: Colormap, norm: Normalize) -> Axes
 def label_steps(axis: Axis, labels: Sequence[str] | None, steps: int, inches: float) -> None:
     """Write what was read along an axis of steps; without labels the steps' numbers stay.
 
-    Letters shrink to fit; where even small ones do not, every second label is written, or every
-    third …
+    Words stand upright where they cannot lie side by side. Letters shrink to fit; where even small
+    ones do not, every second label is written, or every third …
 
     Args:
-        axis: `ax.xaxis` or `ax.yaxis`.
+        axis: `ax.xaxis` or `ax.yaxis`, of a heat map.
         labels: a text for each step, or None.
         steps: how many steps there are.
         inches: about how long the axis is.
     """
     if labels is None:
         return
-    words = max(map(len, labels), default=1) > 1
+    points = inches / steps * 72
+    longest = max(map(len, labels))
     level = isinstance(axis, XAxis)
-    high = words or not level  # a letter is higher than it is wide
-    room = inches / steps * 72 / (1.2 if high else 0.75)
-    size = float(np.clip(room, _SMALLEST, 10))
+    lying = points / (0.75 * max(longest, 1))  # the size at which labels fit side by side
+    upright = level and longest > 1 and lying < _LARGEST
+    room = lying if level and not upright else points / 1.2  # a letter is higher than it is wide
+    size = float(np.clip(room, _SMALLEST, _LARGEST))
     every = int(np.ceil(size / room))
-    axis.set_ticks(range(0, steps, every), [visible(label) for label in labels][::every])
-    axis.set_tick_params(length=0, labelsize=size, labelrotation=90 if words and level else 0)
+    texts = [visible(label) for label in labels][::every]
+    axis.set_ticks(range(1, steps + 1, every), texts, parse_math=False)
+    axis.set_tick_params(length=0, labelsize=size, labelrotation=90 if upright else 0)
 
 
 def is_dark(ax: Axes) -> bool:

@@ -19,12 +19,13 @@ from ...backends.steps import Array
 from ...errors import InputError
 from ...network import Trace
 from .canvas import MARKS, GivenAxes, heat_map, luminance, panels, visible
-from .readings import labels_of, place, series, where
+from .readings import Reading, labels_of
 from .scales import Scale, colour_bar, scale_of
 
 _CELL = (0.09, 0.19)  # inches that a character takes: width, height
 _EM = 1.62  # size of letters in widths of a cell: one of a monospace font is about 0.6 wide
 _LIGHT = 0.18  # the luminance above which black reads better than white (WCAG 2)
+_NARROWEST = 3.6  # inches, of a figure, for its title
 _SHOWN = 3  # how many units are drawn if none are named
 
 
@@ -34,9 +35,9 @@ def firing(
     name: str | None = None,
     units: int | Sequence[int] | None = None,
     *,
-    layer: int = -1,
+    layer: int | None = None,
     direction: int = 0,
-    example: int = 0,
+    example: int = 1,
     width: int = 80,
     axes: GivenAxes | None = None,
 ) -> Figure:
@@ -49,10 +50,11 @@ def firing(
         trace: a network's run over the text.
         text: what it read, a text for each step: characters, or the words of a list.
         name: which value to look at, such as `"h"`, `"c"` or `"f"`; the output if None.
-        units: one unit or several, counted from 0, a panel each; if None the three that vary most.
-        layer: which layer; the last by default.
+        units: one unit or several, counted from one, a panel each; if None the three that vary
+            most.
+        layer: which layer, counted from one; the last if None.
         direction: 0, or 1 for what reads from the end.
-        example: which row of the batch.
+        example: which row of the batch, counted from one.
         width: how many characters a line has at most.
         axes: matplotlib Axes to draw into, one for each unit; a new figure if None.
 
@@ -63,42 +65,44 @@ def firing(
     Raises:
         InputError: if the trace has no such value, place or unit, or text or axes do not fit.
     """
-    place(trace, layer, direction, example)
+    reading = Reading.of(trace, layer, direction, example)
     cell = trace.network.cell
     name = cell.states[0] if name is None else name
-    values = series(trace, name, layer, direction, example)
+    values = reading.series(name)
     tokens = labels_of(text, len(values), "the text") or []
     if width < 1:
         raise InputError(f"a line has at least one character; found width={width}.")
-    chosen = _units(values, units)
+    numbers = _units(values, units)
     page = _set(tokens, width)
     if not page:
         raise InputError("the text has no characters, only empty tokens.")
-    scale = scale_of(cell, name, values[:, chosen], least=0)
+    drawn = values[:, [number - 1 for number in numbers]]
+    scale = scale_of(cell, name, drawn, least=0)
     lines, columns = page[-1].line + 1, 1 + max(one.column for one in page)
-    heights = [0.36 + lines * _CELL[1]] * len(chosen)
-    inches = 1.1 + columns * _CELL[0]
-    what = f"one for each of the units {', '.join(map(str, chosen))}"
+    heights = [0.36 + lines * _CELL[1]] * len(numbers)
+    inches = max(1.1 + columns * _CELL[0], _NARROWEST)
+    what = f"one for each of the units {', '.join(map(str, numbers))}"
     figure, found, new = panels(axes, heights, 1, inches, what, margin=0.35)
-    for ax, unit in zip(found, chosen, strict=True):
-        image = _write(ax, page, values[:, unit], scale)
-        ax.set_title(f"{name}, unit {unit}", loc="left", fontsize="medium")
+    for ax, number, unit in zip(found, numbers, drawn.T, strict=True):
+        image = _write(ax, page, unit, scale)
+        ax.set_title(f"{name}, unit {number}", loc="left", fontsize="medium")
     colour_bar(image, scale, found)
     if new:
-        figure.suptitle(f"What units of {where(trace, layer, direction)} fire at")
+        figure.suptitle(f"What units of {reading.where} fire at")
     return figure
 
 
 def _units(values: Array, units: int | Sequence[int] | None) -> list[int]:
+    """The numbers of the units to draw, counted from one."""
     count = values.shape[1]
     if units is None:
-        return sorted(int(unit) for unit in np.argsort(-np.std(values, axis=0))[:_SHOWN])
+        return sorted(int(unit) + 1 for unit in np.argsort(-np.std(values, axis=0))[:_SHOWN])
     chosen = [units] if isinstance(units, int | np.integer) else [*units]
     if not chosen or not all(
-        isinstance(unit, int | np.integer) and 0 <= unit < count for unit in chosen
+        isinstance(unit, int | np.integer) and 1 <= unit <= count for unit in chosen
     ):
         raise InputError(
-            f"units are whole numbers from 0 to {count - 1}, one or more; found {units!r}."
+            f"units are whole numbers from 1 to {count}, one or more; found {units!r}."
         )
     return [int(unit) for unit in chosen]
 
@@ -109,9 +113,9 @@ class _Character:
 
     Attributes:
         shown: what is written.
-        step: the step at which it was read; −1 of a gap between words.
-        line: its line.
-        column: its place in the line.
+        step: the index of the step at which it was read; −1 of a gap between words.
+        line: the index of its line.
+        column: the index of its place in the line.
     """
 
     shown: str
@@ -173,7 +177,7 @@ def _ink(ground: Any, shown: str) -> tuple[float, float, float, float]:
 def _glyph(one: _Character) -> Path:
     """The outline of a character in its cell: shapes scale with the axes, as no font size does."""
     place = Affine2D().scale(_EM, -_EM * _CELL[0] / _CELL[1])
-    return _outline(one.shown).transformed(place.translate(one.column - 0.5, one.line + 0.27))
+    return _outline(one.shown).transformed(place.translate(one.column + 0.5, one.line + 1.27))
 
 
 @lru_cache(maxsize=1024)

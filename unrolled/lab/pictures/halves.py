@@ -5,6 +5,7 @@ The forward half at step t has read the steps up to t, the backward half those f
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib import colormaps
@@ -18,8 +19,8 @@ from ...backends import reference
 from ...backends.steps import Array, Ragged
 from ...errors import InputError
 from ...network import Trace
-from .canvas import GivenAxes, heat_map, label_steps, panels, visible
-from .readings import labels_of, place, series, where
+from .canvas import FromOne, GivenAxes, heat_map, label_steps, panels, visible
+from .readings import Reading, index_of, labels_of
 from .scales import colour_bar, plain_bar, scale_of
 
 _TITLES = ("forward half → what came before", "backward half ← what comes after")
@@ -31,8 +32,8 @@ def halves(
     trace: Trace,
     step: int | None = None,
     *,
-    layer: int = -1,
-    example: int = 0,
+    layer: int | None = None,
+    example: int = 1,
     labels: str | Sequence[str] | None = None,
     axes: GivenAxes | None = None,
 ) -> Figure:
@@ -45,10 +46,12 @@ def halves(
 
     Args:
         trace: a bidirectional network's run, with all its values kept.
-        step: the step to point at, its row in both squares; the middle one if None.
-        layer: which layer; the last by default.
-        example: which row of the batch.
-        labels: a text for each step, such as the characters that were read; their numbers if None.
+        step: the step to point at, its row in both squares, counted from one; the middle one if
+            None.
+        layer: which layer, counted from one; the last if None.
+        example: which row of the batch, counted from one.
+        labels: a text for each step, such as the characters that were read; the steps' numbers,
+            counted from one, if None.
         axes: matplotlib Axes to draw into: two above, two below; a new figure if None.
 
     Returns:
@@ -59,22 +62,30 @@ def halves(
         InputError: if the network reads in one direction only, the trace lacks a value or place,
             or step, labels or axes do not fit.
     """
-    place(trace, layer, 0, example)
+    forward = Reading.of(trace, layer, 0, example)
     if trace.network.directions != 2:
         raise InputError(
             "only a bidirectional network has two halves; this one reads in one direction. "
             "Network.init(…, bidirectional=True) makes one of both."
         )
-    steps = int(trace.lengths[example])
-    chosen = steps // 2 if step is None else step
-    if not 0 <= chosen < steps:
-        raise InputError(f"this example has {steps} steps, counted from 0; found step {step}.")
+    both = (forward, replace(forward, direction=1))
+    steps = forward.steps
+    chosen = steps // 2 + 1 if step is None else step
+    index_of(chosen, steps, "step", whose=f"example {example} of this run")
     texts = labels_of(labels, steps, "labels")
     name = trace.network.cell.states[0]
-    outputs = [series(trace, name, layer, half, example).T for half in (0, 1)]
-    norms = [dependence(trace, layer, half, example) for half in (0, 1)]
+    outputs = [half.series(name).T for half in both]
+    norms = [dependence(half) for half in both]
     side = float(np.clip(1 + 0.15 * steps, 3.2, 6.5))
-    figure, found, new = panels(axes, [0.5 * side, side], 2, 2 * side + 1, "two above, two below")
+    words = _word_room(texts)
+    figure, found, new = panels(
+        axes,
+        [0.5 * side, side],
+        2,
+        2 * side + 1 + words,
+        "two above, two below",
+        margin=1.15 + 2 * words,
+    )
     scale = scale_of(trace.network.cell, name, np.concatenate(outputs))
     norm = _norm(norms)
     for half in (0, 1):
@@ -85,35 +96,39 @@ def halves(
         upper.set_title(_TITLES[half], loc="left", fontsize="medium")
         lower.set_title(_has_read(half, chosen, steps, texts, side), loc="left", fontsize="medium")
         for axis in (upper.xaxis, lower.xaxis, lower.yaxis):
-            label_steps(axis, texts, steps, side - 0.8)
+            label_steps(axis, texts, steps, side - 0.5)
         lower.set_xlabel("input of step s")
     found[0].set_ylabel(f"unit of {name}")
     found[2].set_ylabel("output of step t")
+    for right in (found[1], found[3]):  # its rows are those to the left
+        right.tick_params(axis="y", labelleft=False)
     colour_bar(image, scale, found[:2])
     plain_bar(square, found[2:]).set_label(rf"$\|\partial {name}_t\,/\,\partial x_s\|$")
     if new:
-        figure.suptitle(f"The two halves of {where(trace, layer, None)}")
+        figure.suptitle(f"The two halves of {forward.of_layer}")
     return figure
 
 
-def dependence(trace: Trace, layer: int, half: int, example: int) -> Array:
+def dependence(half: Reading) -> Array:
     """How much a half's output at step t, in rows, depends on what the layer read, in columns.
 
     Returns:
         (steps, steps): the norm of the gradient, with respect to what was read at step s, of the
         sum of the output's units at step t over √H.
     """
-    states = trace.network.cell.states
-    read = series(trace, trace.network.cell.names[0], layer, half, example)
-    before = [series(trace, f"{name}_prev", layer, half, example) for name in states]
-    steps = len(read)
+    trace, steps = half.trace, half.steps
+    cell = trace.network.cell
+    read = half.series(cell.names[0])
+    before = [half.series(f"{name}_prev") for name in cell.states]
     begins = np.zeros(trace.x.shape[:2], bool)
     begins.flat[trace.ragged.places[: trace.ragged.steps.active[0]]] = True
-    resets = np.repeat(begins[:steps, [example]], steps, axis=1)
+    resets = np.repeat(begins[:steps, [half.example]], steps, axis=1)
     resets[0] = False  # what the row began with is in `before`
-    again = trace.network.recurrence(layer, half).forward(  # a row for each output asked about
+    recurrence = trace.network.recurrence(half.layer, half.direction)
+    begin = -half.direction  # the first step, or the last one
+    again = recurrence.forward(  # a row for each output asked about
         np.repeat(read[:, None], steps, axis=1),
-        [np.tile(one[-1 if half else 0], (steps, 1)) for one in before],
+        [np.tile(one[begin], (steps, 1)) for one in before],
         Ragged.of(np.full(steps, steps), steps, resets),
         (),
         reference.run,
@@ -132,7 +147,8 @@ def _norm(norms: Sequence[Array]) -> LogNorm:
 
 def _square(ax: Axes, norms: Array, norm: LogNorm, half: int) -> AxesImage:
     image = heat_map(ax, np.where(norms > 0, norms, np.nan), colormaps["viridis"], norm)
-    ax.set_aspect("equal")
+    ax.set_aspect("equal", anchor="S")  # the layout makes room below for labels where it ends
+    ax.yaxis.set_major_locator(FromOne("auto"))
     if len(norms) > 4:  # there is room for words
         x, y = ((0.72, 0.8), (0.28, 0.2))[half]
         ax.text(x, y, "not read yet", transform=ax.transAxes, ha="center", va="center", alpha=0.6)
@@ -141,23 +157,34 @@ def _square(ax: Axes, norms: Array, norm: LogNorm, half: int) -> AxesImage:
 
 def _point_at(upper: Axes, lower: Axes, half: int, step: int, steps: int, units: int) -> None:
     """Frame a step's outputs, and what they depend on."""
-    first, count = (step, steps - step) if half else (0, step + 1)
+    first, count = (step, steps - step + 1) if half else (1, step)
     for ax, corner, width, height in (
-        (upper, (step - 0.5, -0.5), 1, units),
+        (upper, (step - 0.5, 0.5), 1, units),
         (lower, (first - 0.5, step - 0.5), count, 1),
     ):
         frame = Rectangle(corner, width, height, fill=False, ec=_FRAME, lw=1.8, clip_on=False)
         ax.add_patch(frame)
 
 
+def _word_room(texts: Sequence[str] | None) -> float:
+    """Inches that labels take beside an axis where they are words."""
+    longest = max(map(len, texts or [""]))
+    return min(0.085 * longest, 2.0) if longest > 1 else 0.0
+
+
 def _has_read(half: int, step: int, steps: int, texts: Sequence[str] | None, inches: float) -> str:
     """What a half has read at a step, in words that fit above its panel."""
-    first, last = (step, steps - 1) if half else (0, step)
+    first, last = (step, steps) if half else (1, step)
     if texts is None:
-        return f"at step {step} it has read steps {first} to {last}"
+        those = f"step {first}" if first == last else f"steps {first} to {last}"
+        return f"at step {step} it has read {those}"
     gap = " " if any(len(text) > 1 for text in texts) else ""
-    read = gap.join(visible(text) for text in texts[first : last + 1])
+    read = [visible(text) for text in texts[first - 1 : last]]
     room = int(inches * 13) - 26  # 13 characters an inch, less those around
-    if len(read) > room:
-        read = f"{read[:room]} …" if half else f"… {read[-room:]}"
-    return f"at step {step} it has read “{read}”".replace("$", r"\$")
+    whole = len(read)
+    while len(read) > 1 and len(gap.join(read)) > room:
+        del read[-1 if half else 0]  # what was read first or last … is farthest
+    told = gap.join(read)
+    if len(read) < whole:
+        told = f"{told} …" if half else f"… {told}"
+    return f"at step {step} it has read “{told}”".replace("$", r"\$")

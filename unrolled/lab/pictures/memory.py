@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import color_sequences
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import ColorType
 
 from ...backends.steps import Array
@@ -20,7 +21,7 @@ from ...cells import gru, lstm, simple
 from ...errors import InputError
 from ...network import Network, Trace
 from .canvas import GivenAxes, panels
-from .readings import series
+from .readings import Reading
 
 Filled = tuple[Cell, Mapping[str, float]]
 Subject = Cell | Filled | Network | Trace
@@ -41,7 +42,7 @@ def memory(
     *,
     radius: float | Sequence[float | None] | None = RADII,
     name: str | None = None,
-    layer: int = -1,
+    layer: int | None = None,
     direction: int = 0,
     length: int = 50,
     input_size: int = 8,
@@ -67,8 +68,8 @@ def memory(
         radius: the spectral radius to which drawn cells' recurrent matrices are scaled, each; a
             panel for each radius if several; None leaves them as drawn.
         name: the gradient's other end: None is the input of the network, `"h"` or `"c"` that value.
-        layer: the layer of that value; the last by default.
-        direction: the direction of that value.
+        layer: the layer of that value, counted from one; the last if None.
+        direction: the direction of that value: 0, or 1 for what reads from the end.
         length: T, of random sequences; their numbers are normal with variance 1.
         input_size: I, of drawn cells.
         hidden_size: H, of drawn cells, as `Cell.bind` takes it.
@@ -235,16 +236,19 @@ def _curves(rows: Sequence[Array], name: str | None) -> Array:
     return relative
 
 
-def _norms(trace: Trace, name: str | None, layer: int, direction: int) -> list[Array]:
+def _norms(trace: Trace, name: str | None, layer: int | None, direction: int) -> list[Array]:
     """For each example the norms of the gradient, from its last step back to its first."""
     ends = trace.lengths - 1
     examples = np.flatnonzero(ends >= 0)
+    if not len(examples):
+        return []
     dy = np.zeros_like(trace.y)
     dy[ends[examples], examples] = 1
-    if name is not None and len(examples):
-        series(trace, name, layer, direction, examples[0])  # says what is not there
+    reading = Reading.of(trace, layer, direction, int(examples[0]) + 1)
+    if name is not None:
+        reading.series(name)  # says what is not there
     gradients = trace.backward(dy)
-    wanted = gradients.x if name is None else gradients[name, layer, direction]
+    wanted = gradients.x if name is None else gradients[name, reading.layer, direction]
     norms: Array = np.linalg.norm(wanted, axis=2)
     return [norms[ends[example] :: -1, example] for example in examples]
 
@@ -252,7 +256,8 @@ def _norms(trace: Trace, name: str | None, layer: int, direction: int) -> list[A
 def _draw(ax: Axes, curves: Array, label: str, colour: ColorType) -> None:
     low, middle, high = np.nanquantile(curves, [0.25, 0.5, 0.75], axis=0)
     back = -np.arange(curves.shape[1])
-    ax.plot(back, middle, color=colour, label=label, lw=2, solid_capstyle="round")
+    point = "o" if len(back) == 1 else None
+    ax.plot(back, middle, color=colour, label=label, lw=2, marker=point, solid_capstyle="round")
     ax.fill_between(back, low, high, color=colour, alpha=0.2, lw=0)
 
 
@@ -260,6 +265,7 @@ def _describe(ax: Axes, radius: float | None, drawn: bool) -> None:
     ax.set_yscale("log")
     ax.axhline(1, color=ax.xaxis.label.get_color(), lw=0.8, ls=(0, (2, 3)), zorder=0)
     ax.set_xlabel("steps before the output")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     ax.xaxis.set_major_formatter(lambda back, _: f"{abs(back):g}")
     ax.spines[["top", "right"]].set_visible(False)
     ax.margins(x=0.01)

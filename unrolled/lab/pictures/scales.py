@@ -73,7 +73,7 @@ def plain_bar(drawn: ScalarMappable, beside: Sequence[Axes]) -> Colorbar:
     """Draw a narrow colour bar to the right of some axes."""
     figure = figure_of(beside[0])
     height = sum(ax.get_window_extent().height for ax in beside) / figure.dpi
-    bar = figure.colorbar(drawn, ax=beside, aspect=height / _BAR, pad=0.01)
+    bar = figure.colorbar(drawn, ax=beside, aspect=height / _BAR, pad=0.01, panchor=False)
     bar.outline.set_visible(False)
     return bar
 
