@@ -32,6 +32,7 @@ ROOMS = {
     "backends/files": set(),
     "backends/reference": {"numpy"},
     "cell": {"numpy"},
+    "transforms": set(),
     "recurrence": {"numpy"},
     "network": {"numpy"},
     "cells": set(),
@@ -146,8 +147,9 @@ def test_the_lab_needs_no_torch():
 def test_the_public_names():
     assert sorted(unrolled.__all__) == [
         *("BackendError", "Cell", "EquationError", "InputError", "SizeError", "UnrolledError"),
-        *("cell", "cells", "differentiate", "exp", "log", "maximum", "minimum", "relu"),
-        *("sigmoid", "softplus", "sqrt", "tanh", "where"),
+        *("candidate_dropout", "cell", "cells", "clipped", "differentiate", "exp", "log"),
+        *("maximum", "minimum", "recurrent_dropout", "relu", "sigmoid", "softplus", "sqrt"),
+        *("tanh", "where", "zoneout"),
     ]
     for name in unrolled.__all__:
         assert hasattr(unrolled, name)

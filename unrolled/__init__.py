@@ -5,6 +5,7 @@ from .cell import Cell, cell
 from .derivative import differentiate
 from .errors import BackendError, EquationError, InputError, SizeError, UnrolledError
 from .functions import exp, log, maximum, minimum, relu, sigmoid, softplus, sqrt, tanh, where
+from .transforms import candidate_dropout, clipped, recurrent_dropout, zoneout
 
 __version__ = "0.1.0"
 
@@ -15,17 +16,21 @@ __all__ = [
     "InputError",
     "SizeError",
     "UnrolledError",
+    "candidate_dropout",
     "cell",
     "cells",
+    "clipped",
     "differentiate",
     "exp",
     "log",
     "maximum",
     "minimum",
+    "recurrent_dropout",
     "relu",
     "sigmoid",
     "softplus",
     "sqrt",
     "tanh",
     "where",
+    "zoneout",
 ]

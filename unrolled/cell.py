@@ -3,7 +3,9 @@
 The language: a function definition whose body is a docstring, equations `name = expression`, and
 `return` with the names of the states, the output first. A bare name is a value at step t, `h_prev`
 the value of h at step t − 1. The names after the `*` are families of parameters (`W.i @ x` is a
-matrix, `b.i` a vector, `P.i * c_prev` a diagonal) or, with a number for a default, constants.
+matrix, `b.i` a vector, `P.i * c_prev` a diagonal) or, with a number for a default, constants; with
+`dropout(0.3)` or `bernoulli(0.1, every="step")` for a default they are random values, which have
+their means in evaluation.
 `t` is the number of the step, from 1 for the first step that is read.
 """
 
@@ -20,7 +22,7 @@ from .backends.blocks import family_shapes, stack_blocks
 from .backends.steps import Array, Steps
 from .derivative import differentiate
 from .errors import EquationError, InputError
-from .language.equations import Equations
+from .language.equations import Draw, Equations
 from .language.reading import read
 from .language.sizes import Sizes, bind_sizes, infer_sizes
 from .listing import listing
@@ -88,6 +90,16 @@ class Cell:
         return dict(self.equations.constants)
 
     @property
+    def draws(self) -> Mapping[str, Draw]:
+        """The random values of the equations, such as `m=dropout(0.3)`."""
+        return self.equations.draws
+
+    @cached_property
+    def expected(self) -> "Cell":
+        """What runs in evaluation: each random value's mean in its place."""
+        return Cell(self.equations.expected()) if self.draws else self
+
+    @property
     def text(self) -> str:
         """The equations in their language: `Cell.parse(cell.text) == cell`."""
         return self.equations.text
@@ -101,6 +113,18 @@ class Cell:
     def program(self) -> Program:
         """One step forward, as single assignments in the order of the equations."""
         return lower(self.equations, self.sizes)
+
+    @cached_property
+    def recurrent_blocks(self) -> tuple[str, ...]:
+        """The matrices that read what depends on the step before, such as `"U.i"`."""
+        later = {received for received, _ in self.program.carried}
+        found = []
+        for instruction in self.program.instructions:
+            if later.intersection(instruction.operands):
+                later.add(instruction.name)
+            if instruction.operation == "matmul":
+                found += [matrix for matrix, vector in instruction.pairs if vector in later]
+        return tuple(dict.fromkeys(found))
 
     @cached_property
     def forward(self) -> Program:
@@ -168,6 +192,8 @@ class Cell:
     ) -> tuple[Array, Array | tuple[Array, ...]]:
         """Run the cell over a sequence in NumPy, step by step: the reference.
 
+        Random values have their means, as in evaluation.
+
         Args:
             x: (T, B, I), or (T, I) for one sequence; float64 or float32.
             params: block → array, as `init` gives.
@@ -179,7 +205,7 @@ class Cell:
         Raises:
             InputError: if an array is missing, holds no real numbers, or does not fit.
         """
-        values, last = self._run(x, params, state, (self.states[0],))
+        values, last = self.expected._run(x, params, state, (self.states[0],))
         return values[self.states[0]], last[0] if len(last) == 1 else last
 
     def trace(
@@ -193,7 +219,7 @@ class Cell:
         Returns:
             Name → array (T, B, size), for each of `names`.
         """
-        return self._run(x, params, state, self.names)[0]
+        return self.expected._run(x, params, state, self.names)[0]
 
     def _run(
         self,

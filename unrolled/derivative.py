@@ -75,11 +75,11 @@ def differentiate(
         traced: values whose gradients are wanted at every step, beside those of the inputs.
 
     Returns:
-        A program whose inputs are three groups: the inputs of `program`, the values of the
-        forward pass to keep (`kept_values`), and the gradients `d<output>_out` of the outputs.
+        A program whose inputs are those of `program`, then two groups: the values of the forward
+        pass to keep (`kept_values`), and the gradients `d<output>_out` of the outputs.
         Every state `s` receives `ds_next` and hands on `ds_prev`. Its output is one group, the
-        gradients `d<input>`, and where some are traced a second one, in their order; its totals
-        are the gradients of the parameters.
+        gradient `d<input>` of the cell's input, random values having none, and where some values
+        are traced a second one, in their order; its totals are the gradients of the parameters.
     """
     wanted = [value for group in program.outputs for value in group]
     given = tuple(wanted if outputs is None else outputs)
@@ -99,6 +99,7 @@ class _Adjoint:
         self.outputs = outputs
         self.recompute = recompute
         self.traced = traced
+        self.drawn = {value for group in forward.inputs[1:] for value in group}
         self.builder = Builder(forward.sizes, forward.shapes)
         self.terms: dict[str, list[Argument]] = {}
         self.products: dict[str, list[tuple[str, str]]] = {}  # value → (matrix, gradient) pairs
@@ -116,7 +117,7 @@ class _Adjoint:
             if dy is not None:
                 self._through(instruction, dy)
         received_values = [prev for prev, _ in forward.carried]
-        inputs = [value for group in forward.inputs for value in group]
+        inputs = forward.inputs[0]
         for value in (*received_values, *inputs):
             found[value] = self._gradient(value, wanted=True)
         handed_on = [str(found[value]) for value in received_values]
@@ -194,7 +195,7 @@ class _Adjoint:
                 self.terms.setdefault(str(argument), []).append(term)
 
     def _has_gradient(self, argument: Argument) -> bool:
-        if not isinstance(argument, str) or argument == STEP_NUMBER:
+        if not isinstance(argument, str) or argument in (STEP_NUMBER, *self.drawn):
             return False
         return self.forward.is_parameter(argument) or self.forward.sizes[argument] != ONE
 

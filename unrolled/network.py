@@ -21,7 +21,7 @@ class Network:
     """Layers of a cell, one above the other, each reading in one direction or in both.
 
     Attributes:
-        cell: the equations of every layer.
+        cell: the equations of every layer; random values have their means, as in evaluation.
         params: `params[layer][direction]` is block → array; direction 1 reads from the end.
         initial: the state of every row before the first step where none is given: an array
             (layers · directions, size) for each state of the cell; zeros if None.
@@ -35,6 +35,7 @@ class Network:
     initial: State | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "cell", self.cell.expected)
         directions = {len(layer) for layer in self.params}
         if len(directions) != 1 or not directions <= {1, 2}:
             raise InputError(

@@ -83,7 +83,8 @@ class Program:
 
     Attributes:
         name: what it is, for people and for files.
-        inputs: values given at every step, in groups; a group is one array, side by side.
+        inputs: values given at every step, in groups; a group is one array, side by side. Of a
+            forward program the first is the cell's input, and a second holds its random values.
         carried: pairs (value received from the step before, value handed on to the next).
         families: family of parameters → names of its blocks, stacked along their rows.
         instructions: the assignments, each using earlier ones only.
@@ -173,7 +174,9 @@ def lower(equations: Equations, sizes: Sizes | None = None) -> Program:
         _lower_equation(builder, equation.name, equation.expression, equations.constants)
     return Program(
         name=equations.name,
-        inputs=(equations.inputs,),
+        inputs=(equations.inputs, tuple(equations.draws))
+        if equations.draws
+        else (equations.inputs,),
         carried=tuple((f"{state}_prev", state) for state in equations.states),
         families={
             family: tuple(f"{family}.{block}" for block in blocks)

@@ -10,6 +10,8 @@ from ..errors import EquationError, SizeError
 from .expressions import Apply, Block, Expression, Number, Place, walk, written
 
 FamilyKind = Literal["matrix", "diagonal", "vector"]
+Distribution = Literal["bernoulli", "dropout"]
+Every = Literal["sequence", "step"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,31 @@ class Equation:
 
 
 @dataclass(frozen=True)
+class Draw:
+    """A random value: `m=dropout(0.3)`, `d=bernoulli(0.1, every="step")`.
+
+    Attributes:
+        distribution: `"bernoulli"`, which is 1 with probability p and else 0; or `"dropout"`, which
+            is 0 with probability p and else 1 / (1 − p), so that its mean is 1.
+        p: the probability, from 0 to below 1.
+        every: `"sequence"`, drawn once and the same at all steps, or `"step"`.
+    """
+
+    distribution: Distribution
+    p: float
+    every: Every = "sequence"
+
+    @property
+    def mean(self) -> float:
+        """What stands for it in evaluation."""
+        return self.p if self.distribution == "bernoulli" else 1.0
+
+    def __str__(self) -> str:
+        every = "" if self.every == "sequence" else f', every="{self.every}"'
+        return f"{self.distribution}({written(Number(self.p))}{every})"
+
+
+@dataclass(frozen=True)
 class Head:
     """The first line of a definition: `def lstm(x, h_prev, c_prev, *, W, U, b, dt=0.1):`.
 
@@ -62,6 +89,7 @@ class Head:
         families: names of the families of parameters.
         constants: named numbers and their values.
         places: where each argument stands.
+        draws: named random values.
     """
 
     name: str
@@ -70,11 +98,13 @@ class Head:
     families: tuple[str, ...]
     constants: Mapping[str, float]
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
+    draws: Mapping[str, Draw] = field(default_factory=dict)
 
     def __str__(self) -> str:
         prev = [f"{state}_prev" for state in self.remembered]
         constants = [f"{name}={written(Number(value))}" for name, value in self.constants.items()]
-        keywords = [*self.families, *constants]
+        draws = [f"{name}={draw}" for name, draw in self.draws.items()]
+        keywords = [*self.families, *constants, *draws]
         arguments = [*self.inputs, *prev, *(["*", *keywords] if keywords else [])]
         return f"def {self.name}({', '.join(arguments)}):"
 
@@ -91,6 +121,7 @@ class Equations:
         states: names returned, in that order; the first is the output.
         families: names of the families of parameters.
         constants: named numbers and their values.
+        draws: named random values.
         equations: one for each name, in an order in which they can be computed.
         text: the text that they were read from; `read(text)` gives an equal value.
     """
@@ -102,12 +133,14 @@ class Equations:
     states: tuple[str, ...]
     families: tuple[str, ...]
     constants: Mapping[str, float]
+    draws: Mapping[str, Draw]
     equations: tuple[Equation, ...]
     written_order: tuple[str, ...]
     source: Source = field(compare=False, repr=False)
 
     def __hash__(self) -> int:
-        return hash((self.name, self.equations, tuple(self.constants.items())))
+        values = (*self.constants.items(), *self.draws.items())
+        return hash((self.name, self.equations, values))
 
     def expressions(self) -> Iterator[Expression]:
         """Every expression and part of one, in the order in which they were written."""
@@ -160,7 +193,14 @@ class Equations:
     @property
     def text(self) -> str:
         """The equations in their language; reading it gives an equal value."""
-        head = Head(self.name, self.inputs, self.remembered, self.families, self.constants)
+        head = Head(
+            self.name,
+            self.inputs,
+            self.remembered,
+            self.families,
+            self.constants,
+            draws=self.draws,
+        )
         by_name = {equation.name: equation for equation in self.equations}
         body = [
             *_docstring(self.doc),
@@ -188,6 +228,11 @@ class Equations:
                 )
         floats = {name: float(value) for name, value in values.items()}
         return replace(self, constants={**self.constants, **floats})
+
+    def expected(self) -> "Equations":
+        """The same equations with each random value's mean in its place, a constant."""
+        means = {name: draw.mean for name, draw in self.draws.items()}
+        return replace(self, constants={**self.constants, **means}, draws={})
 
 
 def _is_finite_number(value: object) -> bool:

@@ -9,9 +9,10 @@ import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import get_args
 
 from .definition import DEFINITION, definition, place_of, too_deep
-from .equations import Equation, Equations, Head, Source
+from .equations import Distribution, Draw, Equation, Equations, Head, Source
 from .expressions import Apply, Block, Expression, Name, Number, Place, walk
 from .operations import FUNCTIONS
 from .remedies import (
@@ -91,7 +92,7 @@ class _Reader:
         self.head = head = self._head()
         self.families = set(head.families)
         self.known = {*head.inputs, *(f"{state}_prev" for state in head.remembered)}
-        self.known |= set(head.constants)
+        self.known |= {*head.constants, *head.draws}
         self.assigned = [
             target.id
             for node in self.function.body
@@ -115,6 +116,7 @@ class _Reader:
             states=states,
             families=head.families,
             constants=head.constants,
+            draws=head.draws,
             equations=in_order,
             written_order=tuple(equation.name for equation in equations),
             source=self.source,
@@ -157,9 +159,12 @@ class _Reader:
             places[argument.arg] = self._place(argument)
         families = []
         constants = {}
+        draws = {}
         for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
             if default is None:
                 families.append(argument.arg)
+            elif isinstance(default, ast.Call):
+                draws[argument.arg] = self._draw(default)
             else:
                 constants[argument.arg] = self._constant(argument, default)
         head = Head(
@@ -169,6 +174,7 @@ class _Reader:
             tuple(families),
             constants,
             places,
+            draws,
         )
         self._check_one_input(head)
         self._check_states_first(head)
@@ -208,13 +214,14 @@ class _Reader:
         )
 
     def _check_states_first(self, head: Head) -> None:
-        for name in (*head.families, *head.constants):
+        for name in (*head.families, *head.constants, *head.draws):
             if name.endswith("_prev"):
                 wanted = replace(
                     head,
                     remembered=(*head.remembered, name.removesuffix("_prev")),
                     families=tuple(family for family in head.families if family != name),
                     constants={key: v for key, v in head.constants.items() if key != name},
+                    draws={key: draw for key, draw in head.draws.items() if key != name},
                 )
                 raise self.source.equation_error(
                     head.places[name],
@@ -252,6 +259,34 @@ class _Reader:
             )
         value = self._finite(number)
         return -value if negative else value
+
+    def _draw(self, call: ast.Call) -> Draw:
+        """`dropout(0.3)`, `bernoulli(0.1, every="step")`."""
+        distribution = ast.unparse(call.func)
+        if distribution not in get_args(Distribution):
+            raise self._error(
+                call.func,
+                f"{distribution} is no distribution. Known here: "
+                f"{', '.join(get_args(Distribution))}. A constant is a number, as in dt=0.1.",
+            )
+        every = "sequence"
+        match call.keywords:
+            case []:
+                pass
+            case [ast.keyword(arg="every", value=ast.Constant(value="sequence" | "step" as given))]:
+                every = given
+            case _:
+                raise self._error(
+                    call,
+                    'a draw is made every="sequence", which is meant where nothing is said, or '
+                    f'every="step": {distribution}(0.1, every="step").',
+                )
+        if len(call.args) != 1 or not _is_number(call.args[0]):
+            raise self._error(call, f"a draw has a probability: {distribution}(0.1).")
+        p = self._finite(call.args[0])
+        if not 0 <= p < 1:
+            raise self._error(call.args[0], f"{p:g} is no probability from 0 to below 1.")
+        return Draw(distribution, p, every)  # type: ignore[arg-type]
 
     def _finite(self, node: ast.expr) -> float:
         assert isinstance(node, ast.Constant)

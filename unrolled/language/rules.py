@@ -18,6 +18,7 @@ def check_given(source: Source, head: Head, equations: Sequence[Equation]) -> No
         **dict.fromkeys(head.inputs, "the input"),
         **dict.fromkeys(head.families, "a family of parameters"),
         **dict.fromkeys(head.constants, "a constant"),
+        **dict.fromkeys(head.draws, "a random value"),
     }
     for equation in equations:
         name = equation.name
@@ -53,7 +54,14 @@ def check_used(
                 f"{state} is not returned, so no step could hand it to the next as {state}_prev. "
                 f"Write: return {', '.join([*states, state])}{before}.",
             )
-    used = {part.family for e in equations for part in walk(e.expression) if type(part) is Block}
+    parts = [part for equation in equations for part in walk(equation.expression)]
+    names = {part.id for part in parts if isinstance(part, Name)}
+    for draw in head.draws:
+        if draw not in names:
+            raise source.equation_error(
+                head.places[draw], f"no equation uses the random value {draw}. Leave it out."
+            )
+    used = {part.family for part in parts if isinstance(part, Block)}
     for family in head.families:
         if family not in used:
             raise source.equation_error(

@@ -156,9 +156,10 @@ def infer_sizes(equations: Equations) -> Sizes:
     for name in (
         *equations.inputs,
         *(f"{state}_prev" for state in equations.remembered),
+        *equations.draws,
         *(equation.name for equation in equations.equations),
     ):
-        values[name] = letters(name) if name in unknowns.parent or name in equations.inputs else ONE
+        values[name] = letters(name) if name in (*unknowns.parent, *equations.inputs) else ONE
     shapes: dict[str, tuple[str, ...]] = {}
     kinds = equations.kinds
     for family, blocks in equations.blocks.items():

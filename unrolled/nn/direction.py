@@ -15,7 +15,7 @@ from ..derivative import differentiate, kept_values
 from ..language.sizes import ONE
 from ..program import Program
 from .choice import run_kernels
-from .rows import rows_of
+from .rows import Rows, rows_of
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def forward(
     parameters: Sequence[Tensor],
     counts: Tensor | None,
     resets: Tensor | None,
+    noise: Tensor | None,
     anew: Sequence[Tensor],
     keep: bool,
 ) -> list[Tensor]:
@@ -146,6 +147,7 @@ def forward(
             (B,), how many steps of each row count; int64. None: all.
         resets: (T, B) the rows of a padded sequence that start anew before each step, bool; none if
             None.
+        noise: the cell's random values side by side, shaped as `x`; None if it has none.
         anew: the states (size,) that they then start with; none: zeros.
         keep: whether `backward` will follow.
 
@@ -156,7 +158,8 @@ def forward(
     program = direction.training if keep else direction.inference
     rows = rows_of(x, states[0], counts, resets, direction.reverse)
     initial = rows.entered(states, anew)
-    result = _run(direction, program, [rows.packed(x)], initial, parameters, rows.steps)
+    given = _given(rows, x, noise)
+    result = _run(direction, program, given, initial, parameters, rows.steps)
     found = [torch.from_numpy(output) for output in result.outputs]
     count = len(direction.emitted)
     last = rows.left([torch.from_numpy(state) for state in result.states])
@@ -172,6 +175,7 @@ def backward(
     parameters: Sequence[Tensor],
     counts: Tensor | None,
     resets: Tensor | None,
+    noise: Tensor | None,
     gradient_of_input: bool,
     gradient_of_parameters: bool,
 ) -> list[Tensor]:
@@ -186,6 +190,7 @@ def backward(
         parameters: the stacked families.
         counts: as `forward` took it.
         resets: as `forward` took it.
+        noise: as `forward` took it.
         gradient_of_input: whether dx is wanted.
         gradient_of_parameters: whether the gradients of the families are wanted.
 
@@ -203,7 +208,7 @@ def backward(
     result = _run(
         direction,
         direction.adjoint,
-        [rows.packed(x), kept, given[0] if len(given) == 1 else torch.cat(given, 1)],
+        [*_given(rows, x, noise), kept, given[0] if len(given) == 1 else torch.cat(given, 1)],
         rows.left_backward(dlast),
         parameters,
         rows.steps,
@@ -225,17 +230,18 @@ def forward_eager(
     parameters: Sequence[Tensor],
     counts: Tensor | None,
     resets: Tensor | None,
+    noise: Tensor | None,
     anew: Sequence[Tensor],
 ) -> list[Tensor]:
     """As `forward`, with torch's own operations, which torch can differentiate and transform."""
 
     def unroll(
-        rows: Tensor, initial: Sequence[Tensor], active: list[int]
+        given: list[Tensor], initial: Sequence[Tensor], active: list[int]
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         outputs, last, _ = eager.unroll(
             direction.inference,
             direction.sizes,
-            [rows],
+            given,
             initial,
             dict(zip(direction.families, parameters, strict=True)),
             active,
@@ -244,12 +250,18 @@ def forward_eager(
         return outputs, last
 
     if counts is None and resets is None:  # nothing here but shapes, so that compilers can read it
-        found, last = unroll(x.flatten(0, 1), states, [x.shape[1]] * x.shape[0])
+        flat = [x.flatten(0, 1), *([] if noise is None else [noise.flatten(0, 1)])]
+        found, last = unroll(flat, states, [x.shape[1]] * x.shape[0])
         return [*(y.reshape(*x.shape[:-1], y.shape[1]) for y in found), *last]
     rows = rows_of(x, states[0], counts, resets, direction.reverse)
     initial = rows.entered(states, anew)
-    found, last = unroll(rows.packed(x), initial, rows.steps.active.tolist())
+    found, last = unroll(_given(rows, x, noise), initial, rows.steps.active.tolist())
     return [*map(rows.padded, found), *rows.left(last)]
+
+
+def _given(rows: Rows, x: Tensor, noise: Tensor | None) -> list[Tensor]:
+    """What a step is given, group by group."""
+    return [rows.packed(group) for group in (x, noise) if group is not None]
 
 
 def _run(

@@ -26,6 +26,7 @@ def recurrence(
     parameters: Sequence[Tensor],
     counts: Tensor | None = None,
     resets: Tensor | None = None,
+    noise: Tensor | None = None,
     anew: Sequence[Tensor] = (),
 ) -> list[Tensor]:
     """Run one direction of one layer, differentiably.
@@ -38,6 +39,8 @@ def recurrence(
         counts: of a packed sequence (T,), how many rows take part at each step; of a padded one
             (B,), how many steps of each row count; int64. None: all.
         resets: (T, B) the rows of a padded sequence that start anew before each step, bool.
+        noise: the cell's random values side by side, shaped as `x` with their sizes; no gradient
+            reaches them. None if the cell has none.
         anew: the states (size,) that they then start with, zeros if there are none; where there
             are no resets they are not looked at.
 
@@ -49,7 +52,7 @@ def recurrence(
         InputError: if the tensors differ in dtype or device.
     """
     anew = () if resets is None else anew
-    arguments = (x, states, parameters, counts, resets, anew)
+    arguments = (x, states, parameters, counts, resets, noise, anew)
     if choose(direction.backend, x, [*states, *anew], parameters) == EAGER:
         return forward_eager(direction, *arguments)
     keep = torch.is_grad_enabled() and (
@@ -63,7 +66,9 @@ def recurrence(
     if keep:
         counted = (len(states), len(anew))
         return list(
-            _Recurrence.apply(direction, counts, resets, counted, x, *states, *anew, *parameters)  # type: ignore[no-untyped-call]
+            _Recurrence.apply(  # type: ignore[no-untyped-call]
+                direction, counts, resets, noise, counted, x, *states, *anew, *parameters
+            )
         )
     return forward(direction, *arguments, keep=False)
 
@@ -90,15 +95,16 @@ class _Recurrence(torch.autograd.Function):
         direction: Direction,
         counts: Tensor | None,
         resets: Tensor | None,
+        noise: Tensor | None,
         counted: tuple[int, int],
         x: Tensor,
         *rest: Tensor,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.direction, ctx.rows, ctx.counted = direction, (counts, resets), counted
+        ctx.direction, ctx.given, ctx.counted = direction, (counts, resets, noise), counted
         states, anew, parameters = _apart(rest, counted)
         *outputs, kept = forward(
-            direction, x, states, parameters, counts, resets, anew, keep=True
+            direction, x, states, parameters, counts, resets, noise, anew, keep=True
         )  # fmt: skip
         ctx.save_for_backward(x, kept, *rest)
         return tuple(outputs)
@@ -106,14 +112,14 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         x, kept, *rest = ctx.saved_tensors
-        needs_x, *needs_rest = ctx.needs_input_grad[4:]
-        counts, resets = ctx.rows
+        needs_x, *needs_rest = ctx.needs_input_grad[5:]
+        counts, resets, noise = ctx.given
         states, anew, parameters = _apart(rest, ctx.counted)
         dx, dstates, danew, dparameters = _gradients(
-            ctx.direction, x, kept, states, parameters, counts, resets, anew, gradients, needs_x,
-            any(needs_rest[sum(ctx.counted) :]),
+            ctx.direction, x, kept, states, parameters, counts, resets, noise, anew, gradients,
+            needs_x, any(needs_rest[sum(ctx.counted) :]),
         )  # fmt: skip
-        return None, None, None, None, dx, *dstates, *danew, *dparameters
+        return None, None, None, None, None, dx, *dstates, *danew, *dparameters
 
 
 def _apart(tensors: Sequence[Tensor], counted: tuple[int, int]) -> tuple[Any, Any, Any]:
@@ -130,13 +136,14 @@ def _gradients(
     parameters: Sequence[Tensor],
     counts: Tensor | None,
     resets: Tensor | None,
+    noise: Tensor | None,
     anew: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
     gradient_of_input: bool,
     gradient_of_parameters: bool,
 ) -> Gradients:
     """The gradients wanted, given those of the outputs and the last states (None: zero)."""
-    arguments = (x, states, parameters, counts, resets, anew)
+    arguments = (x, states, parameters, counts, resets, noise, anew)
     if torch.is_grad_enabled():
         return _differentiable_gradients(direction, arguments, gradients)
     if kept is None:  # a program exported for inference, and trained all the same
@@ -152,8 +159,8 @@ def _gradients(
     ]
     run = _operator_backward if _watched(x) else backward
     found = run(
-        direction, x, kept, demitted, dlast, parameters, counts, resets, gradient_of_input,
-        gradient_of_parameters,
+        direction, x, kept, demitted, dlast, parameters, counts, resets, noise,
+        gradient_of_input, gradient_of_parameters,
     )  # fmt: skip
     count = len(states)
     dstates, danew, rest = found[:count], found[count : 2 * count], found[2 * count :]
@@ -170,7 +177,7 @@ def _differentiable_gradients(
 ) -> Gradients:
     """The same by torch's own operations, for whoever asks for second derivatives."""
     refuse_second_derivative(direction.backend)
-    x, states, parameters, _, _, anew = arguments
+    x, states, parameters, *_, anew = arguments
     outputs = forward_eager(direction, *arguments)
     pairs = [
         (y, dy)
@@ -201,12 +208,13 @@ def _differentiable_gradients(
 _library = torch.library.Library("unrolled", "DEF")  # type: ignore[no-untyped-call]
 _library.define(  # type: ignore[no-untyped-call]
     "forward(Tensor x, Tensor[] states, Tensor[] parameters, Tensor? counts, Tensor? resets, "
-    "Tensor[] anew, bool keep, "
+    "Tensor? noise, Tensor[] anew, bool keep, "
     "str cell, int[] sizes, bool reverse, str backend, bool all_states) -> Tensor[]"
 )
 _library.define(  # type: ignore[no-untyped-call]
     "backward(Tensor x, Tensor kept, Tensor[] demitted, Tensor[] dlast, Tensor[] parameters, "
-    "Tensor? counts, Tensor? resets, bool gradient_of_input, bool gradient_of_parameters, "
+    "Tensor? counts, Tensor? resets, Tensor? noise, "
+    "bool gradient_of_input, bool gradient_of_parameters, "
     "str cell, int[] sizes, bool reverse, str backend, bool all_states) -> Tensor[]"
 )
 
@@ -241,11 +249,12 @@ def _forward(
     parameters: list[Tensor],
     counts: Tensor | None,
     resets: Tensor | None,
+    noise: Tensor | None,
     anew: list[Tensor],
     keep: bool,
     *about: Any,
 ) -> list[Tensor]:
-    found = forward(_direction(*about), x, states, parameters, counts, resets, anew, keep)
+    found = forward(_direction(*about), x, states, parameters, counts, resets, noise, anew, keep)
     if keep:  # in the shape promised below, however few rows take part
         kept, rows = found[-1], math.prod(x.shape[:-1])
         if len(kept) < rows:
@@ -261,6 +270,7 @@ def _forward_shapes(
     parameters: list[Tensor],
     counts: Tensor | None,
     resets: Tensor | None,
+    noise: Tensor | None,
     anew: list[Tensor],
     keep: bool,
     *about: Any,
@@ -283,6 +293,7 @@ def _backward_shapes(
     parameters: list[Tensor],
     counts: Tensor | None,
     resets: Tensor | None,
+    noise: Tensor | None,
     gradient_of_input: bool,
     gradient_of_parameters: bool,
     *about: Any,
@@ -293,11 +304,11 @@ def _backward_shapes(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    x, states, parameters, counts, resets, anew, keep, *about = inputs
+    x, states, parameters, counts, resets, noise, anew, keep, *about = inputs
     ctx.set_materialize_grads(False)
     ctx.direction = _direction(*about)
     ctx.counted = (len(states), len(anew))
-    optional = [counts, resets, output[-1] if keep else None]
+    optional = [counts, resets, noise, output[-1] if keep else None]
     ctx.there = [tensor is not None for tensor in optional]
     given = [tensor for tensor in optional if tensor is not None]
     ctx.save_for_backward(*given, x, *states, *anew, *parameters)
@@ -305,15 +316,15 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 def _derivative(ctx: Any, gradients: list[Tensor | None]) -> Any:
     saved = list(ctx.saved_tensors)
-    counts, resets, kept = (saved.pop(0) if there else None for there in ctx.there)
+    counts, resets, noise, kept = (saved.pop(0) if there else None for there in ctx.there)
     x, *rest = saved
     states, anew, parameters = _apart(rest, ctx.counted)
     dx, dstates, danew, dparameters = _gradients(
-        ctx.direction, x, kept, states, parameters, counts, resets, anew,
+        ctx.direction, x, kept, states, parameters, counts, resets, noise, anew,
         gradients[: len(ctx.direction.emitted) + len(states)], ctx.needs_input_grad[0],
         any(ctx.needs_input_grad[2]),
     )  # fmt: skip
-    return dx, dstates, dparameters, None, None, danew, *[None] * 6
+    return dx, dstates, dparameters, None, None, None, danew, *[None] * 6
 
 
 _library.impl("forward", _forward, "CPU")  # type: ignore[no-untyped-call]

@@ -1,380 +1,16 @@
-"""Layers of a recurrent network: any cell, deep, in one direction or both."""
+"""`Recurrent`: layers of any cell, deep, in one direction or both."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import PackedSequence
 
-from ..backends.blocks import split_blocks
-from ..backends.steps import Array
 from ..cell import Cell
 from ..errors import InputError
-from ..network import Network
-from .choice import check_name
-from .direction import Direction, direction_of
-from .operator import recurrence
-from .trace import LayerTrace, trace_of
-
-State = Tensor | tuple[Tensor, ...]
-
-
-class Layers(nn.Module):
-    """A stack of recurrent layers; how parameters are stored is left to its subclasses.
-
-    Args:
-        cell: the equations of every layer.
-        input_size: I.
-        hidden_size: one number, or a number for each size of the cell: see `Cell.bind`.
-        num_layers: layers, one above the other.
-        batch_first: whether input and output are (B, T, …) rather than (T, B, …).
-        dropout: probability of dropping an output of a layer below the last, in training.
-        bidirectional: whether each layer also reads the sequence from its end.
-        backend: `"auto"`, `"cpu"`, `"eager"` or `"reference"`.
-
-    Raises:
-        InputError: if an argument does not fit.
-        SizeError: if two sizes of the cell cannot agree.
-    """
-
-    def __init__(
-        self,
-        cell: Cell,
-        input_size: int,
-        hidden_size: int | Mapping[str, int],
-        num_layers: int,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
-        backend: str,
-    ) -> None:
-        super().__init__()
-        _check_arguments(cell, num_layers, dropout)
-        self.cell = cell
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.batch_first = batch_first
-        self.dropout = float(dropout)
-        self.bidirectional = bidirectional
-        self._suffixes: list[str] = []
-        self._directions: list[Direction] = []
-        text, letters, width = cell.text, cell.sizes.letters, input_size
-        for layer in range(num_layers):
-            sizes = cell.bind(width, hidden_size)
-            for ending in ("", "_reverse")[: 1 + bidirectional]:
-                self._suffixes.append(f"_l{layer}{ending}")
-                numbers = tuple(sizes[letter] for letter in letters)
-                self._directions.append(direction_of(text, numbers, bool(ending), "auto"))
-            self._state_sizes = [sizes[cell.sizes.values[state]] for state in cell.states]
-            width = self._state_sizes[0] * (1 + bidirectional)
-        self.backend = backend
-
-    @property
-    def backend(self) -> str:
-        """What runs the layers: `"auto"`, `"cpu"`, `"eager"` or `"reference"`; may be changed."""
-        return self._directions[0].backend
-
-    @backend.setter
-    def backend(self, name: str) -> None:
-        check_name(name)
-        self._directions = [
-            direction_of(direction.text, direction.numbers, direction.reverse, name)
-            for direction in self._directions
-        ]
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew, uniformly from ±1/√H."""
-        bound = 1 / math.sqrt(self._drawn_for)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-        for held_at_zero in self.buffers(recurse=False):
-            nn.init.zeros_(held_at_zero)
-
-    @property
-    def _drawn_for(self) -> int:
-        """H, the size that `reset_parameters` goes by."""
-        return self._state_sizes[0]
-
-    def _families(self, number: int) -> Sequence[Tensor]:
-        """The stacked families of one direction of one layer, in the cell's order."""
-        raise NotImplementedError
-
-    def _learned(self, number: int) -> list[Tensor] | None:
-        """The learned initial states (size,) of one direction of one layer; None if zeros."""
-        return None
-
-    def forward(
-        self,
-        x: Tensor | PackedSequence,
-        state: State | None = None,
-        lengths: Tensor | Sequence[int] | None = None,
-        resets: Tensor | None = None,
-        *,
-        return_all: bool = False,
-    ) -> Any:
-        """Run the layers over a sequence.
-
-        Args:
-            x: (T, B, I), or (B, T, I) with `batch_first`, or (T, I) for one sequence, or a
-                `PackedSequence`.
-            state: the initial state: a tensor (num_layers · directions, B, size), without B for
-                one sequence, or a tuple of such tensors where the cell has several states. If
-                None, zeros, or what was learned.
-            lengths: (B,) how many steps of each row of a padded `x` count, in any order; 0 is a
-                length. The direction that reads from the end begins at each row's own end. What
-                is beyond a row's length is never read and costs nothing. All steps if None.
-            resets: (T, B), or (B, T) with `batch_first`, or (T,) for one sequence; bool. Before
-                step t the rows marked start anew: from zeros, or from what was learned, whatever
-                `state` was given. No gradient crosses to the step before, in either direction.
-                What lies between two resets is computed side by side, so resets save time.
-            return_all: whether every state of every step is wanted, of all layers and directions.
-
-        Returns:
-            The outputs of the last layer, shaped as `x` with the sizes of the output in both
-            directions side by side, zero beyond a row's length; and the last state of each row,
-            as `state`. With `return_all` also all states: as `state`, with the steps of `x` in
-            place of B: (num_layers · directions, T, B, size).
-
-        Raises:
-            InputError: if a shape, a dtype or a device does not fit.
-            BackendError: if the backend named cannot serve.
-        """
-        if isinstance(x, PackedSequence):
-            if lengths is not None or resets is not None or return_all:
-                raise InputError(
-                    "a PackedSequence has its lengths, and takes no resets nor return_all; give a "
-                    "padded tensor with lengths=… for that."
-                )
-            return self._packed(x, state)
-        self._check_input(x)
-        alone = x.dim() == 2
-        if alone:
-            x = x.unsqueeze(1)
-        elif self.batch_first:
-            x = x.transpose(0, 1)
-        counts = None if lengths is None else _counts(lengths, x.shape[1])
-        begins = None if resets is None else self._begins(resets, x, alone)
-        initial = self._initial(state, x, x.shape[1], alone)
-        y, last, *all_states = self._run(x, initial, counts, begins, return_all)
-        if alone:
-            y, last = y.squeeze(1), [part.squeeze(1) for part in last]
-            all_states = [[part.squeeze(2) for part in parts] for parts in all_states]
-        elif self.batch_first:
-            y = y.transpose(0, 1)
-            all_states = [[part.transpose(1, 2) for part in parts] for parts in all_states]
-        return y, _as_state(last), *map(_as_state, all_states)
-
-    @torch.no_grad()
-    def network(self) -> Network:
-        """The same network in NumPy, with copies of the parameters, to look inside.
-
-        `layer.network().trace(x)` gives every named value of every step. Dropout between layers is
-        left out, as in evaluation mode.
-        """
-        layers: list[tuple[dict[str, Array], ...]] = []
-        directions = 1 + self.bidirectional
-        for layer in range(self.num_layers):
-            found = []
-            for number in range(layer * directions, (layer + 1) * directions):
-                direction = self._directions[number]
-                stacked = {
-                    family: tensor.detach().cpu().double().numpy()
-                    for family, tensor in zip(
-                        direction.families, self._families(number), strict=True
-                    )
-                }
-                blocks = split_blocks(self.cell.program, direction.sizes, stacked)
-                found.append({block: blocks[block].copy() for block in blocks})
-            layers.append(tuple(found))
-        initial = None
-        if self._learned(0) is not None:
-            states = zip(*map(self._learned, range(len(self._directions))), strict=True)
-            arrays = [torch.stack(state).cpu().double().numpy() for state in states]
-            initial = arrays[0] if len(arrays) == 1 else tuple(arrays)
-        return Network(self.cell, tuple(layers), initial)
-
-    def trace(
-        self,
-        x: Tensor,
-        state: State | None = None,
-        lengths: Tensor | Sequence[int] | None = None,
-        resets: Tensor | None = None,
-    ) -> LayerTrace:
-        """Run the layers and keep every named value, and after `backward` every gradient.
-
-        Args:
-            x: as in `forward`, as a tensor; dropout between layers is left out.
-            state: as in `forward`.
-            lengths: as in `forward`.
-            resets: as in `forward`.
-
-        Raises:
-            InputError: if a shape does not fit.
-        """
-        self._check_input(x)
-        alone = x.dim() == 2
-        sequence = x.unsqueeze(1) if alone else x.transpose(0, 1) if self.batch_first else x
-        batch, numbers = sequence.shape[1], range(len(self._directions))
-        learned = [self._learned(number) or () for number in numbers]
-        trace, y, last = trace_of(
-            self.network(),
-            sequence,
-            self._initial(state, sequence, batch, alone),
-            list(zip(*learned, strict=True)),
-            [self._families(number) for number in numbers],
-            None if lengths is None else _counts(lengths, batch),
-            None if resets is None else self._begins(resets, sequence, alone),
-        )
-        if alone:
-            y, last = y.squeeze(1), [part.squeeze(1) for part in last]
-        trace.y = y.transpose(0, 1) if self.batch_first and not alone else y
-        trace.state = _as_state(last)
-        return trace
-
-    def _packed(self, x: PackedSequence, state: State | None) -> tuple[PackedSequence, State]:
-        data, active, order, order_back = x
-        if data.shape[-1] != self.input_size:
-            raise InputError(
-                f"this layer has input_size {self.input_size}; the packed sequence has "
-                f"{data.shape[-1]} values at each step."
-            )
-        batch = int(active[0])
-        given = self._states_given(state, batch, alone=False)
-        if given is not None and order is not None:
-            given = [part.index_select(1, order) for part in given]
-        y, last = self._run(data, self._apart(given, data, batch), active)
-        if order_back is not None:
-            last = [part.index_select(1, order_back) for part in last]
-        return PackedSequence(y, active, order, order_back), _as_state(last)
-
-    def _run(
-        self,
-        x: Tensor,
-        initial: list[Sequence[Tensor]],
-        counts: Tensor | None,
-        resets: Tensor | None = None,
-        return_all: bool = False,
-    ) -> list[Any]:
-        """Run all layers; `initial` holds for each state one tensor for each direction.
-
-        Returns the outputs and the last states and, where they are wanted, all states.
-        """
-        emitted = len(initial) if return_all else 1
-        found: list[list[Tensor]] = []
-        directions = 1 + self.bidirectional
-        for layer in range(self.num_layers):
-            if layer and self.dropout and self.training:
-                x = F.dropout(x, self.dropout, True)
-            x = x.contiguous()
-            here = range(layer * directions, (layer + 1) * directions)
-            for number in here:
-                direction = self._directions[number]
-                found.append(
-                    recurrence(
-                        direction.with_all_states if return_all else direction,
-                        x,
-                        [parts[number] for parts in initial],
-                        self._families(number),
-                        counts,
-                        resets,
-                        self._learned(number) or (),
-                    )
-                )
-            outputs = [found[number][0] for number in here]
-            x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
-        last, every = [one[emitted:] for one in found], [one[:emitted] for one in found]
-        return [x, _stacked(last), *([_stacked(every)] if return_all else [])]
-
-    # the door
-
-    def _check_input(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or x.dim() not in (2, 3):
-            found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            shape = "(B, T, I)" if self.batch_first else "(T, B, I)"
-            raise InputError(
-                f"the input is a tensor {shape}, or (T, I) for one sequence, or a "
-                f"PackedSequence; found {found}."
-            )
-        if x.shape[-1] != self.input_size:
-            raise InputError(
-                f"this layer has input_size {self.input_size}; the input of shape "
-                f"{tuple(x.shape)} has {x.shape[-1]} values at each step."
-            )
-
-    def _begins(self, resets: Tensor, x: Tensor, alone: bool) -> Tensor:
-        """Resets as (T, B)."""
-        length, batch = x.shape[:2]
-        expected = (length,) if alone else (batch, length) if self.batch_first else (length, batch)
-        if (
-            not isinstance(resets, Tensor)
-            or resets.dtype != torch.bool
-            or tuple(resets.shape) != expected
-        ):
-            found = getattr(resets, "dtype", type(resets).__name__)
-            raise InputError(
-                f"resets are a tensor of bool of shape {expected}; found {found} of shape "
-                f"{tuple(getattr(resets, 'shape', ()))}."
-            )
-        return resets.t() if self.batch_first and not alone else resets.reshape(length, batch)
-
-    def _initial(
-        self, state: State | None, x: Tensor, batch: int, alone: bool
-    ) -> list[Sequence[Tensor]]:
-        return self._apart(self._states_given(state, batch, alone), x, batch)
-
-    def _apart(self, given: list[Tensor] | None, x: Tensor, batch: int) -> list[Sequence[Tensor]]:
-        """For each state one tensor (B, size) for each direction of each layer."""
-        if given is None and self._learned(0) is not None:
-            learned = [self._learned(number) for number in range(len(self._directions))]
-            return [
-                [part.expand(batch, -1) for part in parts] for parts in zip(*learned, strict=True)
-            ]
-        if given is None:
-            return [
-                [x.new_zeros(batch, size)] * len(self._directions) for size in self._state_sizes
-            ]
-        return [part.unbind(0) for part in given]
-
-    def _states_given(self, state: State | None, batch: int, alone: bool) -> list[Tensor] | None:
-        if state is None:
-            return None
-        names = self.cell.states
-        parts = [state] if isinstance(state, Tensor) else list(state)
-        if len(parts) != len(names):
-            raise InputError(
-                f"cell '{self.cell.name}' has {len(names)} "
-                f"state{'s' * (len(names) != 1)} ({', '.join(names)}); {len(parts)} "
-                f"{'was' if len(parts) == 1 else 'were'} given."
-            )
-        for name, part, size in zip(names, parts, self._state_sizes, strict=True):
-            if not isinstance(part, Tensor):
-                raise InputError(
-                    f"the initial state {name} is a tensor; found {type(part).__name__}."
-                )
-            count = len(self._directions)
-            expected = (count, size) if alone else (count, batch, size)
-            if tuple(part.shape) != expected:
-                raise InputError(
-                    f"the initial state {name} has shape {tuple(part.shape)}; expected "
-                    f"{expected}: (layers · directions, {'' if alone else 'batch, '}size)."
-                )
-        return [part.unsqueeze(1) for part in parts] if alone else parts
-
-    def extra_repr(self) -> str:
-        """The arguments that differ from their defaults."""
-        shown: dict[str, Any] = {"num_layers": (self.num_layers, 1)}
-        shown["bias"] = (getattr(self, "bias", True), True)
-        shown["batch_first"] = (self.batch_first, False)
-        shown["dropout"] = (self.dropout, 0.0)
-        shown["bidirectional"] = (self.bidirectional, False)
-        shown["initial_state"] = (getattr(self, "initial_state", "zero"), "zero")
-        shown["backend"] = (self.backend, "auto")
-        changed = [f"{name}={value!r}" for name, (value, usual) in shown.items() if value != usual]
-        return ", ".join([str(self.input_size), str(self.hidden_size), *changed])
+from ..language.equations import Every
+from .layers import Layers
 
 
 class Recurrent(Layers):
@@ -394,6 +30,10 @@ class Recurrent(Layers):
         batch_first: whether input and output are (B, T, …) rather than (T, B, …).
         dropout: probability of dropping an output of a layer below the last, in training.
         bidirectional: whether each layer also reads the sequence from its end.
+        dropout_every: `"step"`: what is dropped between layers is drawn anew at every step; or
+            `"sequence"`: once for each row, and held over its steps (Gal & Ghahramani 2016).
+        weight_dropout: probability, in training, of dropping an entry of the matrices that read
+            what comes from the step before; drawn once a call (Merity, Keskar & Socher 2018).
         initial_state: `"zero"`, or `"learned"`: then where no state is given, the first step
             receives the parameters `h_0_l0`, `h_0_l0_reverse` …, one (size,) for each state, layer
             and direction, which begin at zero.
@@ -416,17 +56,30 @@ class Recurrent(Layers):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        dropout_every: Every = "step",
+        weight_dropout: float = 0.0,
         initial_state: Literal["zero", "learned"] = "zero",
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
-            cell, input_size, hidden_size, num_layers, batch_first, dropout, bidirectional, backend
+            cell,
+            input_size,
+            hidden_size,
+            num_layers,
+            batch_first,
+            dropout,
+            bidirectional,
+            backend,
+            dropout_every,
         )
         if initial_state not in ("zero", "learned"):
             raise InputError(f"initial_state is 'zero' or 'learned'; found {initial_state!r}.")
+        if isinstance(weight_dropout, bool) or not 0 <= weight_dropout <= 1:
+            raise InputError(f"weight_dropout is {weight_dropout!r}; it is a probability.")
         self.bias = bias
+        self.weight_dropout = float(weight_dropout)
         self.initial_state = initial_state
         kinds = cell.equations.kinds
         self._names: list[list[str]] = []
@@ -455,6 +108,16 @@ class Recurrent(Layers):
     def _families(self, number: int) -> Sequence[Tensor]:
         return [getattr(self, name) for name in self._names[number]]
 
+    def _families_used(self, number: int) -> Sequence[Tensor]:
+        found = self._families(number)
+        if not (self.weight_dropout and self.training):
+            return found
+        recurrent = {block.partition(".")[0] for block in self.cell.recurrent_blocks}
+        return [
+            F.dropout(stacked, self.weight_dropout, True) if family in recurrent else stacked
+            for family, stacked in zip(self._directions[number].families, found, strict=True)
+        ]
+
     def _learned(self, number: int) -> list[Tensor] | None:
         if self.initial_state == "zero":
             return None
@@ -463,37 +126,3 @@ class Recurrent(Layers):
     def extra_repr(self) -> str:
         """The cell, the sizes, and the arguments that differ from their defaults."""
         return f"{self.cell.name}, {super().extra_repr()}"
-
-
-def _counts(lengths: Tensor | Sequence[int], batch: int) -> Tensor:
-    """Lengths as int64 on the CPU; that they fit is seen where their values are."""
-    counts = torch.as_tensor(lengths)
-    whole = not counts.is_floating_point() and not counts.is_complex()
-    if tuple(counts.shape) != (batch,) or not (whole or batch == 0) or counts.dtype == torch.bool:
-        raise InputError(
-            f"lengths are whole numbers, one for each of the {batch} rows; found "
-            f"{counts.dtype} of shape {tuple(counts.shape)}."
-        )
-    return counts.to("cpu", torch.int64)
-
-
-def _stacked(found: list[list[Tensor]]) -> list[Tensor]:
-    """For each state, one tensor with the directions of all layers along its first axis."""
-    if len(found) == 1:
-        return [part.unsqueeze(0) for part in found[0]]
-    return [torch.stack(parts) for parts in zip(*found, strict=True)]
-
-
-def _as_state(parts: list[Tensor]) -> State:
-    return parts[0] if len(parts) == 1 else tuple(parts)
-
-
-def _check_arguments(cell: Cell, num_layers: int, dropout: float) -> None:
-    if not isinstance(cell, Cell):
-        raise InputError(
-            f"the first argument is a cell, such as unrolled.cells.lstm; found {cell!r}."
-        )
-    if num_layers < 1:
-        raise InputError(f"num_layers is {num_layers}; a network has one layer or more.")
-    if isinstance(dropout, bool) or not 0 <= dropout <= 1:
-        raise InputError(f"dropout is {dropout!r}; it is a probability, from 0 to 1.")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .. import cells
 from ..cell import Cell
 from ..errors import InputError
-from .recurrent import Layers
+from .layers import Layers
 
 
 class _TorchLayers(Layers):

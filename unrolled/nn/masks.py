@@ -1,0 +1,94 @@
+"""Masks: the random values of a cell and of what lies between layers, as tensors."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..language.equations import Draw
+from .direction import Direction
+
+Masks = Mapping[str, Tensor]  # name of a random value → (B, size), or (T, B, size) of every step
+
+
+def draw_masks(direction: Direction, like: Tensor, steps: tuple[int, ...], batch: int) -> Masks:
+    """Draw the random values of a cell.
+
+    Args:
+        direction: of a cell with random values.
+        like: a tensor of the dtype and on the device that they get.
+        steps: the first axes of what is given at every step: (T, B), or the rows of a packed
+            sequence.
+        batch: B.
+    """
+    found = {}
+    for name, draw in direction.cell.draws.items():
+        first = steps if draw.every == "step" else (batch,)
+        found[name] = _drawn(draw, like.new_empty(*first, _size(direction, name)))
+    return found
+
+
+def noise_of(direction: Direction, masks: Masks, x: Tensor, counts: Tensor | None) -> Tensor:
+    """Masks as a cell is given them: at every step, side by side.
+
+    Args:
+        direction: of a cell with random values.
+        masks: as `draw_masks` gives them.
+        x: (T, B, I), or (rows of all steps, I) of a packed sequence.
+        counts: of a packed sequence (T,), how many rows take part at each step.
+
+    Raises:
+        InputError: if one is missing or does not fit.
+    """
+    draws, steps = direction.cell.draws, tuple(x.shape[:-1])
+    if masks.keys() != draws.keys():
+        raise InputError(
+            f"the masks of cell '{direction.cell.name}' are {', '.join(draws)}; "
+            f"found {', '.join(masks) or 'none'}."
+        )
+    columns = []
+    for name, draw in draws.items():
+        mask, size = masks[name], _size(direction, name)
+        batch = _batch(x, counts)
+        expected = (*(steps if draw.every == "step" else (batch,)), size)
+        if tuple(mask.shape) != expected or mask.dtype != x.dtype or mask.device != x.device:
+            raise InputError(
+                f"the mask {name} is a tensor {expected}, as the input {x.dtype} on {x.device}; "
+                f"found {tuple(mask.shape)}, {mask.dtype} on {mask.device}."
+            )
+        columns.append(mask if draw.every == "step" else over_steps(mask, x, counts))
+    return columns[0].contiguous() if len(columns) == 1 else torch.cat(columns, -1)
+
+
+def over_steps(mask: Tensor, x: Tensor, counts: Tensor | None) -> Tensor:
+    """A mask (B, size) at every step: shaped as `x`, the first axes of which it takes."""
+    if x.dim() == 3:
+        return mask.expand(x.shape[0], *mask.shape)
+    assert counts is not None  # a packed sequence has them
+    return mask.index_select(0, torch.cat([torch.arange(int(n)) for n in counts]).to(mask.device))
+
+
+def dropped(x: Tensor, p: float, every: str, counts: Tensor | None) -> Tensor:
+    """What a layer reads, some of it dropped: anew at every step, or the same in all of a row."""
+    if every == "step":
+        return F.dropout(x, p, True)
+    mask = F.dropout(x.new_ones(_batch(x, counts), x.shape[-1]), p, True)
+    return x * over_steps(mask, x, counts)
+
+
+def _batch(x: Tensor, counts: Tensor | None) -> int:
+    if x.dim() == 3:
+        return x.shape[1]
+    return int(counts[0]) if counts is not None and len(counts) else 0
+
+
+def _size(direction: Direction, name: str) -> int:
+    return direction.sizes[direction.cell.sizes.values[name]]
+
+
+def _drawn(draw: Draw, empty: Tensor) -> Tensor:
+    if draw.distribution == "bernoulli":
+        return empty.bernoulli_(draw.p)
+    return empty.bernoulli_(1 - draw.p).div_(1 - draw.p)
