@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from unrolled import BackendError, Cell, InputError, cells
+from unrolled import BackendError, Cell, InputError, cells, recurrent_dropout
 from unrolled.nn import GRU, LSTM, Recurrent, choice, direction as direction_module
 
 DOUBLE = torch.float64
@@ -157,17 +157,20 @@ def test_a_program_exported_for_inference_can_be_trained() -> None:
 @pytest.mark.parametrize("rows", ["dense", "packed", "ragged"])
 @pytest.mark.parametrize("keep", [False, True])
 def test_opcheck(rows: str, keep: bool) -> None:
-    layer = Recurrent(cells.peephole_lstm, 3, 5)
-    direction = layer._directions[0]
+    cell = cells.peephole_lstm if rows != "ragged" else recurrent_dropout(cells.peephole_lstm, 0.5)
+    layer = Recurrent(cell, 3, 5)
+    direction = (layer._random or layer._directions)[0]
     x, counts, resets, anew = torch.randn(4, 2, 3, requires_grad=keep), None, None, []
+    noise = None
     if rows == "packed":
         x, counts = torch.randn(6, 3, requires_grad=keep), torch.tensor([2, 2, 1, 1])
     if rows == "ragged":
         counts, resets = torch.tensor([4, 2]), torch.rand(4, 2) < 0.5
         anew = [torch.randn(5, requires_grad=keep) for _ in range(2)]
+        noise = 2.0 * (torch.rand(4, 2, 5) < 0.5)
     states = [torch.randn(2, 5), torch.randn(2, 5, requires_grad=keep)]
     families = [p if keep else p.detach() for p in layer._families(0)]
-    arguments = (x, states, families, counts, resets, anew, keep)
+    arguments = (x, states, families, counts, resets, noise, anew, keep)
     about = (direction.text, list(direction.numbers), True, "auto", False)
     torch.library.opcheck(torch.ops.unrolled.forward, (*arguments, *about))
     y, *last, kept = direction_module.forward(direction, *arguments[:-1], keep=True)
@@ -175,7 +178,7 @@ def test_opcheck(rows: str, keep: bool) -> None:
     for wanted in ((True, True), (False, False), (False, True)):
         torch.library.opcheck(
             torch.ops.unrolled.backward,
-            (x.detach(), kept, [y], last, families, counts, resets, *wanted, *about),
+            (x.detach(), kept, [y], last, families, counts, resets, noise, *wanted, *about),
         )
 
 
@@ -273,6 +276,7 @@ def test_second_derivatives_of_the_watched_operator() -> None:
             x,
             states,
             families,
+            None,
             None,
             None,
             [],

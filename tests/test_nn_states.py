@@ -72,5 +72,5 @@ def test_compiled():
 
 def test_a_packed_sequence_is_refused():
     packed = torch.nn.utils.rnn.pack_sequence([torch.randn(2, 3), torch.randn(1, 3)])
-    with pytest.raises(InputError, match="no resets nor return_all"):
+    with pytest.raises(InputError, match="no resets, masks nor return_all"):
         LSTM(3, 5)(packed, return_all=True)
