@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,11 +109,27 @@ def served(*options):
     process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
     try:
         lines = iter(process.stdout.readline, "")
-        yield next(found[0] for line in lines if (found := re.search(r"http://[\w.]+:\d+", line)))
+        address = next(
+            found for line in lines if (found := re.search(r"http://([\w.]+):(\d+)", line))
+        )
+        _wait_for(address[1], int(address[2]))  # it says where it listens before it does
+        yield address[0]
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=30)
         process.stdout.close()
+
+
+def _wait_for(host, port, seconds=60):
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=seconds).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < end, f"nobody listens at {host}:{port}"
+            time.sleep(0.05)
+        else:
+            return
 
 
 def test_the_command_serves_the_notebook():
