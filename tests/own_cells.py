@@ -73,6 +73,24 @@ OWN_CELLS = {
                 P_a_b = tanh(P.a_b * h_prev) + row.j
                 h = tanh(W.h @ x + P.a_b * h_prev) + tanh(P_a.b * P_a_b) * step.at
                 return h""",
+            # means and sums over units, before the loop and in it, some with no name of their own
+            """def normed(x, h_prev, c_prev, *, W, U, gain=initial(1), b):
+                a = W.c @ x
+                a_d = a - mean(a)
+                u = U.c @ h_prev
+                u_d = u - mean(u)
+                size = sqrt(mean(u_d * u_d) + 0.1)
+                k = gain.a * a_d / sqrt(mean(a_d * a_d) + 0.1) + gain.u * u_d / size + b.c
+                c = 0.5 * c_prev + tanh(k)
+                h = tanh(c) * exp(-size)
+                return h, c""",
+            # a number of one vector that goes with vectors of other sizes, and one with another
+            """def across(x, h_prev, c_prev, *, W, U, V, b):
+                s = tanh(sum(h_prev * h_prev) / 4 + mean(b.h))
+                e = exp(V.e @ (s * x + mean(c_prev)))
+                c = s * c_prev + e / sum(e)
+                h = tanh(W.h @ x + U.h @ h_prev * (1 - s) + b.h) / (1 + s ** 2)
+                return h, c""",
         ],
     )
 }

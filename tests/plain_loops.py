@@ -26,6 +26,8 @@ FUNCTIONS = {
     "softplus": lambda a: torch.logaddexp(number(a), number(0.0)),
     "maximum": lambda a, b: torch.maximum(number(a), number(b)),
     "minimum": lambda a, b: torch.minimum(number(a), number(b)),
+    "sum": lambda a: number(a).sum(),
+    "mean": lambda a: number(a).mean(),
     "where": lambda a, b, c: torch.where(torch.as_tensor(a), number(b), number(c)),
 }
 

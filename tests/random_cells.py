@@ -30,6 +30,9 @@ _ONE = (
     "where({0} > 0.25, {0}, 0.5 * {0})",
     "{0} / t",
     "exp(-rate * t) * {0}",
+    "({0} - mean({0}))",
+    "tanh(sum({0})) * {0}",
+    "{0} / sqrt(1 + mean({0} ** 2))",
 )
 _TWO = (
     "{0} + {1}",
@@ -40,6 +43,8 @@ _TWO = (
     "minimum({0}, {1})",
     "where({0} < {1}, tanh({0}), {1})",
     "where({1} >= 0, {0}, {0} / 2)",
+    "{0} * sigmoid(mean({0} * {1}))",
+    "where({0} < mean({1}), {0}, {1} * 0.5)",
 )
 
 
@@ -67,13 +72,16 @@ class _Writer:
     def term(self, size: str) -> str:
         """A bounded vector of a size: a product, a diagonal, a vector, or a value as it is."""
         here = self.values.get(size, [])
-        kind = self.pick(["product", "product", "bias", "diagonal", "value"])
+        kind = self.pick(["product", "product", "bias", "diagonal", "value", "number"])
         if kind == "bias":
             return self.block("b", size)
         if kind == "diagonal" and here:
             return f"{self.block('P', size)} * {self.pick(here)}"
         if kind == "value" and here:
             return self.pick(here)
+        if kind == "number":
+            source = self.pick(self.values[self.pick(list(self.values))])
+            return f"{self.block('b', size)} * mean({source})"
         return self.product(size)
 
     def product(self, size: str) -> str:

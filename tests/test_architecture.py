@@ -11,7 +11,7 @@ import unrolled
 from unrolled import cells, derivative
 from unrolled.backends import reference
 from unrolled.backends.cpu import text
-from unrolled.language.operations import ELEMENTWISE, OPERATIONS as LANGUAGE, PRODUCTS
+from unrolled.language.operations import ELEMENTWISE, OPERATIONS as LANGUAGE, PRODUCTS, REDUCTIONS
 from unrolled.views import latex
 
 PACKAGE = Path(unrolled.__file__).parent
@@ -147,9 +147,9 @@ def test_the_lab_needs_no_torch():
 def test_the_public_names():
     assert sorted(unrolled.__all__) == [
         *("BackendError", "Cell", "EquationError", "InputError", "SizeError", "UnrolledError"),
-        *("candidate_dropout", "cell", "cells", "clipped", "differentiate", "exp", "log"),
-        *("maximum", "minimum", "recurrent_dropout", "relu", "sigmoid", "softplus", "sqrt"),
-        *("tanh", "where", "zoneout"),
+        *("bernoulli", "candidate_dropout", "cell", "cells", "clipped", "differentiate"),
+        *("dropout", "exp", "initial", "layer_norm", "log", "maximum", "mean", "minimum"),
+        *("recurrent_dropout", "relu", "sigmoid", "softplus", "sqrt", "tanh", "where", "zoneout"),
     ]
     for name in unrolled.__all__:
         assert hasattr(unrolled, name)
@@ -179,13 +179,15 @@ def test_the_equations_stand_in_one_place():
 
 
 def test_every_table_has_a_line_for_every_operation():
-    assert LANGUAGE.keys() == ELEMENTWISE | PRODUCTS
+    known = ELEMENTWISE | REDUCTIONS
+    assert LANGUAGE.keys() == known | PRODUCTS
     assert derivative.DERIVATIVES.keys() == ELEMENTWISE
-    assert reference.OPERATIONS.keys() == ELEMENTWISE
+    assert reference.OPERATIONS.keys() == known
     assert text.OPERATIONS.keys() == ELEMENTWISE
+    assert text.ADDED_UP.keys() == REDUCTIONS
     assert latex.TYPESET.keys() == LANGUAGE.keys() - {"same"}
     eager = pytest.importorskip("unrolled.backends.eager")
-    assert eager.OPERATIONS.keys() == ELEMENTWISE
+    assert eager.OPERATIONS.keys() == known
 
 
 def test_files_have_one_subject():

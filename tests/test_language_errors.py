@@ -11,10 +11,12 @@ import pytest
 from unrolled import Cell, EquationError
 
 HEAD = "def toy(x, h_prev, *, W, U, b, P, dt=0.1):"
-HAS = "It has abs, exp, log, maximum, minimum, relu, sigmoid, softplus, sqrt, tanh, where."
+HAS = (
+    "It has abs, exp, log, maximum, mean, minimum, relu, sigmoid, softplus, sqrt, sum, tanh, where."
+)
 LANGUAGE = (
     "An equation is made of names, numbers, + - * / ** @, one comparison, and calls to "
-    "abs, exp, log, maximum, minimum, relu, sigmoid, softplus, sqrt, tanh, where."
+    "abs, exp, log, maximum, mean, minimum, relu, sigmoid, softplus, sqrt, sum, tanh, where."
 )
 LEFT = "to the left of @ stands one block of parameters; found"
 RIGHT = (

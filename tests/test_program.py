@@ -1,5 +1,6 @@
 """Lowering equations to a program, and the listing that a person reads."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -254,7 +255,13 @@ def assert_a_listing_computes_the_program(cell):
     case = Case.draw(cell, Steps.dense(1, 1), 4, 4)
     blocks = split_blocks(cell.program, case.sizes, case.parameters)
     around = {name: getattr(functions, name) for name in functions.__all__}
-    around |= {"abs": abs, "t": 1.0, "inf": np.inf, "nan": np.nan}
+    around |= {
+        "abs": abs,
+        "sum": lambda a: np.sum(a, -1, keepdims=True),
+        "t": 1.0,
+        "inf": np.inf,
+        "nan": np.nan,
+    }
     for family, names in cell.program.families.items():
         parts = {name.removeprefix(f"{family}."): blocks[name] for name in names}
         around[family] = SimpleNamespace(**parts)
@@ -263,6 +270,7 @@ def assert_a_listing_computes_the_program(cell):
         values = {**around, **given}
         with np.errstate(all="ignore"):
             for name, text in equations_of(str(program)).items():
+                text = re.sub(r"\|(\w+)\|", lambda size: str(case.sizes[size[1]]), text)
                 values[name] = eval(text.replace("ᵀ", ".T"), {"__builtins__": {}}, values)
         return values
 

@@ -17,9 +17,13 @@ MANY = {
     "recurrent dropout": lambda cell: unrolled.recurrent_dropout(cell, 0.4),
     "zoneout": lambda cell: unrolled.zoneout(cell, 0.3),
     "candidate dropout": lambda cell: unrolled.candidate_dropout(cell, 0.4),
+    "layer norm": lambda cell: unrolled.layer_norm(cell, 0.1),
     "all": lambda cell: unrolled.clipped(
         unrolled.zoneout(
-            unrolled.candidate_dropout(unrolled.recurrent_dropout(cell, 0.3), 0.2), 0.2
+            unrolled.candidate_dropout(
+                unrolled.recurrent_dropout(unrolled.layer_norm(cell, 0.1), 0.3), 0.2
+            ),
+            0.2,
         ),
         0.5,
     ),

@@ -4,8 +4,23 @@ from . import cells
 from .cell import Cell, cell
 from .derivative import differentiate
 from .errors import BackendError, EquationError, InputError, SizeError, UnrolledError
-from .functions import exp, log, maximum, minimum, relu, sigmoid, softplus, sqrt, tanh, where
-from .transforms import candidate_dropout, clipped, recurrent_dropout, zoneout
+from .functions import (
+    bernoulli,
+    dropout,
+    exp,
+    initial,
+    log,
+    maximum,
+    mean,
+    minimum,
+    relu,
+    sigmoid,
+    softplus,
+    sqrt,
+    tanh,
+    where,
+)
+from .transforms import candidate_dropout, clipped, layer_norm, recurrent_dropout, zoneout
 
 __version__ = "0.1.0"
 
@@ -16,14 +31,19 @@ __all__ = [
     "InputError",
     "SizeError",
     "UnrolledError",
+    "bernoulli",
     "candidate_dropout",
     "cell",
     "cells",
     "clipped",
     "differentiate",
+    "dropout",
     "exp",
+    "initial",
+    "layer_norm",
     "log",
     "maximum",
+    "mean",
     "minimum",
     "recurrent_dropout",
     "relu",

@@ -167,6 +167,8 @@ class Cell:
     ) -> dict[str, Array]:
         """Draw parameters, uniform in ±1/√H, where H is the size of the output (as PyTorch does).
 
+        Families whose equations say where they begin (`gain=initial(1)`) begin there.
+
         Args:
             input_size: I.
             hidden_size: as in `bind`.
@@ -179,10 +181,15 @@ class Cell:
         sizes = self.bind(input_size, hidden_size)
         generator = np.random.default_rng(rng)
         bound = 1 / np.sqrt(sizes[self.sizes.values[self.states[0]]])
-        return {
-            block: generator.uniform(-bound, bound, [sizes[size] for size in shape]).astype(dtype)
-            for block, shape in self.sizes.shapes.items()
-        }
+        initial = self.equations.initial
+        found: dict[str, Array] = {}
+        for block, letters in self.sizes.shapes.items():
+            family, shape = block.partition(".")[0], [sizes[letter] for letter in letters]
+            if family in initial:
+                found[block] = np.full(shape, initial[family], dtype)
+            else:
+                found[block] = generator.uniform(-bound, bound, shape).astype(dtype)
+        return found
 
     def run(
         self,

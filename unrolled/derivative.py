@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from functools import cache
 
 from .language.expressions import Expression
-from .language.operations import OPERATIONS, PRODUCTS
+from .language.operations import OPERATIONS, PRODUCTS, REDUCTIONS
 from .language.reading import read_expression
 from .language.sizes import ONE
-from .program import STEP_NUMBER, Argument, Builder, Instruction, Program, Total
+from .program import STEP_NUMBER, Argument, Builder, Instruction, Program, Total, count_of
 from .simplify import simplify
 
 # Operation → for each argument (a, b, c) its gradient, given dy, the gradient of the result y.
@@ -50,7 +50,9 @@ DERIVATIVES: dict[str, tuple[str | None, ...]] = {
     "eq": (None, None),
     "ne": (None, None),
 }
-# The two products have rules of another shape: y = W @ v gives dv = Wᵀ @ dy and dW = dy ⊗ v.
+# What is no work unit by unit has rules of another shape. y = W @ v gives dv = Wᵀ @ dy and
+# dW = dy ⊗ v; y = sum(a) gives every unit of a the gradient dy, and y = mean(a) an equal share of
+# it. A number that goes with every unit of a vector has the sum of what comes back from them.
 
 
 @cache
@@ -100,6 +102,8 @@ class _Adjoint:
         self.recompute = recompute
         self.traced = traced
         self.drawn = {value for group in forward.inputs[1:] for value in group}
+        self.of_vectors = _numbers_of_vectors(forward)
+        self._forward = forward.by_name
         self.builder = Builder(forward.sizes, forward.shapes)
         self.terms: dict[str, list[Argument]] = {}
         self.products: dict[str, list[tuple[str, str]]] = {}  # value → (matrix, gradient) pairs
@@ -165,11 +169,11 @@ class _Adjoint:
         if not terms:
             return self.builder.emit("same", (0.0,), name, size)
         last = terms.pop()
-        if not terms:
-            return self.builder.emit("same", (last,), name, size)
-        while len(terms) > 1:
-            last = self.builder.emit("add", (terms.pop(), last), self.builder.fresh())
-        return self.builder.emit("add", (terms.pop(), last), name, size)
+        while terms:
+            sizes = {self.builder.size_of(terms[-1]), self.builder.size_of(last)}
+            wish = name if len(terms) == 1 and size in sizes else self.builder.fresh()
+            last = self.builder.emit("add", (terms.pop(), last), wish)
+        return name if last == name else self.builder.emit("same", (last,), name, size)
 
     def _place_in_family(self, pair: tuple[str, str]) -> int:
         # Blocks in the order in which their family is stacked can be multiplied as they lie.
@@ -182,6 +186,9 @@ class _Adjoint:
                 self.products.setdefault(vector, []).append((matrix, dy))
                 self.totals.append(Total(matrix, (dy, vector)))
             return
+        if instruction.operation in REDUCTIONS:
+            self._through_reduction(instruction, dy)
+            return
         names = dict(zip("abc", instruction.arguments, strict=False))
         names |= {"y": instruction.name, "dy": dy}
         for position, argument in enumerate(instruction.arguments):
@@ -189,64 +196,105 @@ class _Adjoint:
             if rule is None or not self._has_gradient(argument):
                 continue
             term = self.builder.expression(rule, lambda text: names[text])
-            if self.forward.is_parameter(str(argument)):
-                self.totals.append(Total(str(argument), (self._vector(term, dy),)))
-            else:
-                self.terms.setdefault(str(argument), []).append(term)
+            number = argument in self.of_vectors
+            if number and isinstance(term, str) and self.builder.size_of(term) != ONE:
+                term = self.builder.emit("sum", (term,), self.builder.fresh(), ONE)
+            self._add_term(str(argument), term)
+
+    def _through_reduction(self, instruction: Instruction, dy: Argument) -> None:
+        argument = instruction.values[0]
+        if self._has_gradient(argument):
+            if instruction.operation == "mean":
+                count = count_of(self.builder.size_of(argument))
+                dy = self.builder.emit("div", (dy, count), self.builder.fresh(), ONE)
+            self._add_term(argument, dy)
+
+    def _add_term(self, argument: str, term: Argument) -> None:
+        if self.forward.is_parameter(argument):
+            self.totals.append(Total(argument, (self._vector(term, argument),)))
+        else:
+            self.terms.setdefault(argument, []).append(term)
 
     def _has_gradient(self, argument: Argument) -> bool:
         if not isinstance(argument, str) or argument in (STEP_NUMBER, *self.drawn):
             return False
-        return self.forward.is_parameter(argument) or self.forward.sizes[argument] != ONE
+        if self.forward.is_parameter(argument) or argument in self.of_vectors:
+            return True
+        return self.forward.sizes[argument] != ONE
 
     def _vector(self, term: Argument, like: str) -> str:
         """A total sums a named vector up; a term that is a number gets the size of `like`."""
         if isinstance(term, str) and self.builder.size_of(term) != ONE:
             return term
-        return self.builder.emit("same", (term,), self.builder.fresh(), self.builder.sizes[like])
+        return self.builder.emit("same", (term,), self.builder.fresh(), self.builder.size_of(like))
 
     def _values_needed(self) -> tuple[tuple[str, ...], list[Instruction]]:
         """The forward values to keep, and the instructions that compute the others again.
 
         What is cheap is computed again if that needs nothing more to be kept.
         """
-        forward = self.forward.by_name
-        mine = {instruction.name for instruction in self.builder.instructions}
+        forward = self._forward
         received = [prev for prev, _ in self.forward.carried]
-        needed = [
-            *(total.factors[-1] for total in self.totals),
-            *(name for instruction in self.builder.instructions for name in instruction.operands),
-        ]
-        needed = [name for name in dict.fromkeys(needed) if name in forward and name not in mine]
-        costly = {name for name in needed if not self._cheap(forward[name])}
+        needed = self._needed()
         again: set[str] = set()
-        kept: set[str] = set()
-        while needed:
-            name = needed.pop()
-            if name not in forward or name in again or name in kept:
-                continue
-            truth = OPERATIONS[forward[name].operation].truth  # no number, so never kept
-            if self.recompute or truth or self._sources(name, forward) <= costly - {name}:
-                again.add(name)
-                needed.extend(forward[name].operands)
-            else:
-                kept.add(name)
+        kept = {name for name in needed if not (self._cheap(forward[name]) or self.recompute)}
+        for name in forward:  # in order of computation: what is kept is a source for what follows
+            if name in needed and name not in kept:
+                truth = OPERATIONS[forward[name].operation].truth  # no number, so never kept
+                if self.recompute or truth or self._sources(name, kept) <= kept:
+                    again.update(self._chain(name, kept))
+                else:
+                    kept.add(name)
         used = {name for i in self.builder.instructions for name in i.operands}
         used |= {total.factors[-1] for total in self.totals}
         used |= {name for other in again for name in forward[other].operands}
-        return (
-            tuple(name for name in [*forward, *received] if name in kept | (used & {*received})),
-            [instruction for name, instruction in forward.items() if name in again],
-        )
+        found = [name for name in [*forward, *received] if name in kept | (used & {*received})]
+        # Numbers stand behind the vectors, which lie better where nothing odd is between them.
+        found.sort(key=lambda name: self.forward.sizes[name] == ONE)
+        return tuple(found), [instruction for name, instruction in forward.items() if name in again]
+
+    def _needed(self) -> set[str]:
+        """The forward values that the adjoint reads, or that must be there to compute one again."""
+        forward = self._forward
+        read = {total.factors[-1] for total in self.totals}
+        read |= {name for i in self.builder.instructions for name in i.operands}
+        needed = read & forward.keys() - {i.name for i in self.builder.instructions}
+        for name in reversed(forward):
+            if name in needed and (self.recompute or OPERATIONS[forward[name].operation].truth):
+                needed |= forward.keys() & {*forward[name].operands}
+        return needed
 
     def _cheap(self, instruction: Instruction) -> bool:
+        if instruction.operation in REDUCTIONS:
+            return False
         number = self.forward.sizes[instruction.name] == ONE
         return number or OPERATIONS[instruction.operation].cheap
 
-    def _sources(self, name: str, forward: dict[str, Instruction]) -> set[str]:
-        """The costly values that computing `name` again would start from."""
-        if name not in forward:
-            return set()
-        if not self._cheap(forward[name]):
-            return {name}
-        return set().union(*(self._sources(part, forward) for part in forward[name].operands))
+    def _sources(self, name: str, kept: set[str]) -> set[str]:
+        """The values that computing `name` again would start from: kept ones, or costly ones."""
+        found: set[str] = set()
+        for part in self._forward[name].operands:
+            if part in kept or (part in self._forward and not self._cheap(self._forward[part])):
+                found.add(part)
+            elif part in self._forward:
+                found |= self._sources(part, kept)
+        return found
+
+    def _chain(self, name: str, kept: set[str]) -> set[str]:
+        """What must be computed again for `name`: itself, and what it needs and is not kept."""
+        found = {name}
+        for part in self._forward[name].operands:
+            if part in self._forward and part not in kept:
+                found |= self._chain(part, kept)
+        return found
+
+
+def _numbers_of_vectors(program: Program) -> set[str]:
+    """The numbers that depend on vectors, by a sum or a mean: they have gradients."""
+    found: set[str] = set()
+    for instruction in program.instructions:
+        if program.sizes[instruction.name] == ONE and (
+            instruction.operation in REDUCTIONS or not found.isdisjoint(instruction.operands)
+        ):
+            found.add(instruction.name)
+    return found

@@ -10,11 +10,21 @@ from functools import cached_property, reduce
 
 from .language.equations import Equations
 from .language.expressions import Apply, Block, Expression, Name, Number, written
-from .language.operations import OPERATIONS, PRODUCTS
+from .language.operations import OPERATIONS, PRODUCTS, REDUCTIONS
 from .language.sizes import ONE, Sizes, infer_sizes
 
 Argument = str | float
 STEP_NUMBER = "t"
+
+
+def count_of(size: str) -> str:
+    """The name of a number that programs know: how many units a vector of this size has, `|H|`."""
+    return f"|{size}|"
+
+
+def is_count(name: str) -> bool:
+    """Whether a name is one of `count_of`."""
+    return name.startswith("|")
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,14 @@ class Program:
     def given(self) -> frozenset[str]:
         """What is there before the first instruction, parameters aside."""
         inputs = (value for group in self.inputs for value in group)
-        return frozenset([*inputs, *(received for received, _ in self.carried), STEP_NUMBER])
+        received = (received for received, _ in self.carried)
+        return frozenset([*inputs, *received, STEP_NUMBER, *self.counts])
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """The names of the numbers that say how many units vectors have, where one is used."""
+        used = {name for instruction in self.instructions for name in instruction.values}
+        return tuple(sorted(name for name in used if is_count(name)))
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -139,6 +156,12 @@ class Program:
     def is_parameter(self, name: str) -> bool:
         """Whether a name is that of a block of parameters."""
         return name in self.shapes
+
+    def size_of(self, name: str) -> str:
+        """The size of a value, or how many rows a block has."""
+        if name in self.shapes:
+            return self.shapes[name][0]
+        return ONE if is_count(name) else self.sizes[name]
 
     def with_outputs(self, *outputs: tuple[str, ...]) -> "Program":
         """The same step with other groups of outputs."""
@@ -231,6 +254,8 @@ class Builder:
             if operation in PRODUCTS:
                 shape = self.shapes[str(arguments[0])]
                 size = shape[0] if operation == "matmul" else shape[1]
+            elif operation in REDUCTIONS:
+                size = ONE
             else:
                 vectors = (self.size_of(argument) for argument in arguments)
                 size = next((vector for vector in vectors if vector != ONE), ONE)

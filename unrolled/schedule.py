@@ -1,15 +1,17 @@
 """When each instruction of a program runs: before the loop over time, in it, or after it.
 
 What does not depend on a state leaves the loop: a product with the input is one large product for
-all steps before it. So does what no later step needs: the products that give dx and the gradients
-of the weights run after it. What stays is put into as few stages as its data needs, each its
-products and then the work unit by unit. No stage knows a cell by name.
+all steps before it, and so is a mean over the units of one. So does what no later step needs: the
+products that give dx and the gradients of the weights run after it. What stays is put into as few
+stages as its data needs, each its products and then the work unit by unit, which may end in sums
+over the units. No stage knows a cell by name.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .language.operations import OPERATIONS, PRODUCTS
+from .language.operations import OPERATIONS, PRODUCTS, REDUCTIONS
+from .language.sizes import ONE
 from .program import Instruction, Program, Total
 
 
@@ -105,21 +107,11 @@ def schedule(program: Program) -> Schedule:
     received = {name for name, _ in program.carried}
     depends = _reached_from(received, program.instructions)
     feeds = _needed_for({name for _, name in program.carried}, by_name)
-    early = {i for i in program.instructions if _is_product(i) and i.name not in depends}
+    apart = [i for i in program.instructions if _is_product(i) or _is_reduction(i)]
+    early = {i for i in apart if i.name not in depends}
     before = _needed_for({i.name for i in early}, by_name)
-    late = {
-        i.name
-        for i in program.instructions
-        if _is_product(i) and i.name in depends and i.name not in feeds
-    }
-    after = late | _reached_from(late, program.instructions)
-    uses = program.uses()
-    for instruction in reversed(program.instructions):
-        # What no state goes into and nothing but the part after the loop needs belongs there.
-        users = [user.name for user in uses.get(instruction.name, ())]
-        free = instruction.name not in depends | before | program.wanted
-        if free and users and after.issuperset(users):
-            after.add(instruction.name)
+    late = {i.name for i in apart if i.name in depends and i.name not in feeds}
+    after = _after(program, late, depends, before | feeds)
     place = [0 if i.name in before else 2 if i.name in after else 1 for i in program.instructions]
     before_stages, loop_stages, after_stages = (
         _with_comparisons(
@@ -152,15 +144,49 @@ def schedule(program: Program) -> Schedule:
     )
 
 
+def _after(program: Program, late: set[str], depends: set[str], needed: set[str]) -> set[str]:
+    """What runs after the loop: `late`, what follows from it, and what nothing else needs.
+
+    What a state goes into must be there for all steps where the loop hands it over, so such work is
+    left to the part after the loop only if no more vectors are handed over than without that.
+    """
+    after = late | _reached_from(late, program.instructions)
+    uses = program.uses()
+    received = {name for name, _ in program.carried}
+    at_hand = program.given - received
+    at_hand |= {v for i in program.instructions if i.name in after for v in i.operands}
+    at_hand |= {factor for total in program.totals for factor in total.factors}
+    for instruction in reversed(program.instructions):
+        users = [user.name for user in uses.get(instruction.name, ())]
+        if not users or not after.issuperset(users) or instruction.name in program.wanted:
+            continue
+        vectors = {v for v in instruction.operands if program.size_of(v) != ONE}
+        new = {v for v in vectors if not program.is_parameter(v)} - at_hand - after
+        if instruction.name not in depends:
+            if instruction.name not in needed:
+                after.add(instruction.name)
+        elif instruction.name not in needed and len(new) <= 1 and new.isdisjoint(received):
+            after.add(instruction.name)
+            at_hand |= new
+    return after
+
+
 def _stages(instructions: list[Instruction], depends: set[str]) -> tuple[Stage, ...]:
-    """Stages by data flow: a product begins the stage after the one that gives its operands."""
+    """Stages by data flow.
+
+    A product begins the stage after the one that gives its operands, and what needs a sum over
+    units stands in the stage after the one that adds it up.
+    """
     level: dict[str, int] = {}
+    ready: dict[str, int] = {}  # the first stage that can use it
     for instruction in instructions:
-        above = max((level.get(operand, 0) for operand in instruction.operands), default=0)
+        above = max((ready.get(operand, 0) for operand in instruction.operands), default=0)
         level[instruction.name] = above + _is_product(instruction)
+        ready[instruction.name] = level[instruction.name] + _is_reduction(instruction)
     for instruction in reversed(instructions):
         # What no state goes into waits for its first use, so that it need not be kept till then.
-        if instruction.name not in depends and not _is_product(instruction):
+        waits = not _is_product(instruction) and not _is_reduction(instruction)
+        if instruction.name not in depends and waits:
             uses = [
                 level[user.name] - _is_product(user)
                 for user in instructions
@@ -219,6 +245,10 @@ def _grouped(instructions: Iterable[Instruction]) -> Iterator[Product]:
 
 def _is_product(instruction: Instruction) -> bool:
     return instruction.operation in PRODUCTS
+
+
+def _is_reduction(instruction: Instruction) -> bool:
+    return instruction.operation in REDUCTIONS
 
 
 def _reached_from(names: Iterable[str], instructions: Iterable[Instruction]) -> set[str]:

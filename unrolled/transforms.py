@@ -10,7 +10,7 @@ from dataclasses import replace
 from .cell import Cell
 from .errors import InputError
 from .language.equations import Draw, Equation, Equations
-from .language.expressions import Apply, Expression, Name, Number, walk
+from .language.expressions import Apply, Block, Expression, Name, Number, walk
 
 
 def recurrent_dropout(cell: Cell, p: float) -> Cell:
@@ -126,6 +126,120 @@ def zoneout(cell: Cell, p: float | Mapping[str, float]) -> Cell:
     # What else is made of a state at this step is made of the new one, as in the paper.
     changed = _replaced(cell.equations, before, made, everywhere=True)
     return _made(cell.equations, changed, names.made)
+
+
+def layer_norm(cell: Cell, epsilon: float = 1e-5) -> Cell:
+    """Normalise over the units what the gates are made of (Ba, Kiros & Hinton 2016).
+
+    A norm takes a vector to mean 0 and variance 1 over its units, and gives each unit a gain that
+    is learned and begins at 1. Every product with a matrix has one of its own, of the input
+    (`W.i @ x`) and of the state (`U.i @ h_prev`) apart, gate by gate; what is added to them, the
+    bias, is their shift. Where the output is made of another state of the same step, as h of c, it
+    reads that state through a norm with a gain and a shift; the state that is carried on is left
+    as it is.
+
+    Args:
+        cell: any cell with a product.
+        epsilon: what is added to a variance.
+
+    Raises:
+        InputError: if epsilon is not above 0, or the cell has no product.
+
+    Source: Ba, Kiros & Hinton 2016, "Layer normalization", equations 20 to 22, with each gate's
+    units by themselves.
+    """
+    if isinstance(epsilon, bool) or not 0 < epsilon < float("inf"):
+        raise InputError(f"layer_norm needs an epsilon above 0; found {epsilon!r}.")
+    norms = _Norms(cell.equations, epsilon)
+    output, *others = cell.states
+
+    def normed(expression: Expression) -> Expression:
+        if not isinstance(expression, Apply):
+            return expression
+        arguments = tuple(normed(argument) for argument in expression.arguments)
+        changed = replace(expression, arguments=arguments)
+        match expression:
+            case Apply(operation="matmul", arguments=(Block(family=family, block=block), _)):
+                return norms.gained(changed, f"{family}_{block}")
+        return changed
+
+    def reading(expression: Expression) -> Expression:
+        if isinstance(expression, Name) and expression.id in others:
+            return norms.gained(expression, expression.id, shifted=True)
+        if isinstance(expression, Apply):
+            arguments = tuple(reading(argument) for argument in expression.arguments)
+            return replace(expression, arguments=arguments)
+        return expression
+
+    changed: list[Equation] = []
+    for one in _written(cell.equations):
+        right = reading(one.expression) if one.name == output else one.expression
+        changed += norms.in_front_of(replace(one, expression=normed(right)))
+    if not norms.families:
+        raise InputError(f"cell '{cell.name}' has no product, so layer_norm has nothing to do.")
+    equations = replace(
+        cell.equations,
+        families=(*cell.equations.families, *norms.families),
+        initial={**cell.equations.initial, **norms.initial},
+    )
+    return _made(equations, tuple(changed), {})
+
+
+class _Norms:
+    """The equations of norms, each vector normalised once."""
+
+    def __init__(self, equations: Equations, epsilon: float) -> None:
+        self._names = _Names(equations)
+        self._epsilon = Number(float(epsilon))
+        self._mine: dict[tuple[Expression, str], Expression] = {}
+        self.gain = self._names.fresh("gain")
+        self.shift = self._names.fresh("shift")
+        self._waiting: list[Equation] = []
+        self.shifts = False
+
+    def gained(self, vector: Expression, wish: str, shifted: bool = False) -> Expression:
+        """`gain * (vector − mean) / √(variance + ε)`, with `+ shift` where that is wanted."""
+        key = vector, wish
+        if key not in self._mine:
+            value = vector
+            if isinstance(vector, Apply):
+                value = self._equation(wish, vector)
+            centred = self._equation(f"{wish}_centred", Apply("sub", (value, _mean(value))))
+            variance = _mean(Apply("mul", (centred, centred)))
+            deviation = Apply("sqrt", (Apply("add", (variance, self._epsilon)),))
+            scale = Apply("div", (Number(1.0), deviation))
+            normed = self._equation(f"{wish}_normed", Apply("mul", (centred, scale)))
+            self._mine[key] = Apply("mul", (Block(self.gain, wish), normed))
+            if shifted:
+                self._mine[key] = Apply("add", (self._mine[key], Block(self.shift, wish)))
+                self.shifts = True
+        return self._mine[key]
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families of parameters that the norms need."""
+        if not self._mine:
+            return ()
+        return (self.gain, self.shift) if self.shifts else (self.gain,)
+
+    @property
+    def initial(self) -> dict[str, float]:
+        """Where they begin: gains at 1, shifts at 0."""
+        return dict(zip(self.families, (1.0, 0.0), strict=False))
+
+    def in_front_of(self, equation: Equation) -> list[Equation]:
+        """The equations that were made for this one, and it."""
+        found, self._waiting = [*self._waiting, equation], []
+        return found
+
+    def _equation(self, wish: str, right: Expression) -> Name:
+        name = self._names.fresh(wish)
+        self._waiting.append(Equation(name, right))
+        return Name(name)
+
+
+def _mean(vector: Expression) -> Expression:
+    return Apply("mean", (vector,))
 
 
 def clipped(cell: Cell, limit: float, state: str | None = None) -> Cell:

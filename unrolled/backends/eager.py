@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..language.operations import PRODUCTS
 from ..language.sizes import ONE
-from ..program import STEP_NUMBER, Argument, Instruction, Program
+from ..program import STEP_NUMBER, Argument, Instruction, Program, count_of
 from .blocks import split_blocks
 from .steps import Result, Steps
 
@@ -41,6 +41,8 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "abs": torch.abs,
     "relu": torch.relu,
     "softplus": lambda a: torch.logaddexp(a, torch.zeros_like(a)),
+    "sum": lambda a: a.sum(-1, keepdim=True),
+    "mean": lambda a: a.mean(-1, keepdim=True),
 }
 
 
@@ -88,12 +90,12 @@ def unroll(
     """
     numbers = {**sizes, ONE: 1}
     like = inputs[0]
-    evaluation = _Evaluation(split_blocks(program, numbers, parameters), like)
+    evaluation = _Evaluation(program, numbers, split_blocks(program, numbers, parameters), like)
     rows = _given(program, numbers, inputs, counts, reverse)
     loop = []
     for instruction in program.instructions:
         if all(name in rows or name in evaluation.blocks for name in instruction.operands):
-            size = numbers[program.sizes[instruction.name]]
+            size = evaluation.units(instruction)
             rows[instruction.name] = evaluation(instruction, rows).expand(like.shape[0], size)
         else:
             loop.append(instruction)
@@ -120,7 +122,15 @@ def unroll(
 class _Evaluation:
     """What an instruction gives, from the values of one step or of all."""
 
-    def __init__(self, blocks: Mapping[str, Tensor], like: Tensor) -> None:
+    def __init__(
+        self,
+        program: Program,
+        numbers: Mapping[str, int],
+        blocks: Mapping[str, Tensor],
+        like: Tensor,
+    ) -> None:
+        self.program = program
+        self.sizes = numbers
         self.blocks = blocks
         self.like = like
         self.numbers: dict[float, Tensor] = {}
@@ -128,8 +138,15 @@ class _Evaluation:
     def __call__(self, instruction: Instruction, values: Mapping[str, Tensor]) -> Tensor:
         if instruction.operation in PRODUCTS:
             return self.product(instruction, values)
-        arguments = (self.meaning(argument, values) for argument in instruction.arguments)
-        return OPERATIONS[instruction.operation](*arguments)
+        arguments = [self.meaning(argument, values) for argument in instruction.arguments]
+        value = OPERATIONS[instruction.operation](*arguments)
+        if instruction.operation == "same" and value.dim() == 2:
+            return value.expand(-1, self.units(instruction))  # a number may become a vector here
+        return value
+
+    def units(self, instruction: Instruction) -> int:
+        """How many units the result has."""
+        return self.sizes[self.program.sizes[instruction.name]]
 
     def meaning(self, argument: Argument, values: Mapping[str, Tensor]) -> Tensor:
         if isinstance(argument, str):
@@ -173,6 +190,9 @@ def _given(
             for row in range(count)
         ]
         rows[STEP_NUMBER] = inputs[0].new_tensor([float(number) for number in numbered])[:, None]
+    for size, units in numbers.items():
+        if count_of(size) in program.counts:
+            rows[count_of(size)] = inputs[0].new_full((len(inputs[0]), 1), units)
     return rows
 
 

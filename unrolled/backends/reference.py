@@ -11,7 +11,7 @@ import numpy as np
 from ..functions import relu, sigmoid, softplus
 from ..language.operations import PRODUCTS
 from ..language.sizes import ONE
-from ..program import STEP_NUMBER, Argument, Instruction, Program
+from ..program import STEP_NUMBER, Argument, Instruction, Program, count_of
 from .blocks import split_blocks, stack_blocks
 from .steps import Array, Result, Steps
 
@@ -41,6 +41,8 @@ OPERATIONS: dict[str, Callable[..., Array]] = {
     "abs": np.abs,
     "relu": relu,
     "softplus": softplus,
+    "sum": lambda a: a.sum(-1, keepdims=True),
+    "mean": lambda a: a.mean(-1, keepdims=True),
 }
 
 
@@ -95,6 +97,7 @@ def _run(
         here = slice(int(steps.offset[step]), int(steps.offset[step]) + count)
         number = steps.lengths[:count] - step if reverse else np.full(count, step + 1)
         values: dict[str, Array] = {STEP_NUMBER: number.astype(dtype)[:, None], **blocks}
+        values |= {count_of(size): np.asarray(units, dtype) for size, units in numbers.items()}
         for group, array in zip(program.inputs, inputs, strict=True):
             values |= _split(array[here], group, program, numbers)
         for (received, _), state in zip(program.carried, carried, strict=True):

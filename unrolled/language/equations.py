@@ -90,6 +90,7 @@ class Head:
         constants: named numbers and their values.
         places: where each argument stands.
         draws: named random values.
+        initial: family → the number that all its parameters begin at, where it says so.
     """
 
     name: str
@@ -99,12 +100,19 @@ class Head:
     constants: Mapping[str, float]
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
     draws: Mapping[str, Draw] = field(default_factory=dict)
+    initial: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         prev = [f"{state}_prev" for state in self.remembered]
         constants = [f"{name}={written(Number(value))}" for name, value in self.constants.items()]
         draws = [f"{name}={draw}" for name, draw in self.draws.items()]
-        keywords = [*self.families, *constants, *draws]
+        families = [
+            f"{family}=initial({written(Number(self.initial[family]))})"
+            if family in self.initial
+            else family
+            for family in self.families
+        ]
+        keywords = [*families, *constants, *draws]
         arguments = [*self.inputs, *prev, *(["*", *keywords] if keywords else [])]
         return f"def {self.name}({', '.join(arguments)}):"
 
@@ -122,6 +130,7 @@ class Equations:
         families: names of the families of parameters.
         constants: named numbers and their values.
         draws: named random values.
+        initial: family → the number that all its parameters begin at, where it says so.
         equations: one for each name, in an order in which they can be computed.
         text: the text that they were read from; `read(text)` gives an equal value.
     """
@@ -134,12 +143,13 @@ class Equations:
     families: tuple[str, ...]
     constants: Mapping[str, float]
     draws: Mapping[str, Draw]
+    initial: Mapping[str, float]
     equations: tuple[Equation, ...]
     written_order: tuple[str, ...]
     source: Source = field(compare=False, repr=False)
 
     def __hash__(self) -> int:
-        values = (*self.constants.items(), *self.draws.items())
+        values = (*self.constants.items(), *self.draws.items(), *self.initial.items())
         return hash((self.name, self.equations, values))
 
     def expressions(self) -> Iterator[Expression]:
@@ -200,6 +210,7 @@ class Equations:
             self.families,
             self.constants,
             draws=self.draws,
+            initial=self.initial,
         )
         by_name = {equation.name: equation for equation in self.equations}
         body = [

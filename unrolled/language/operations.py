@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation on numbers, unit by unit, or one of the two products.
+    """One operation on numbers, unit by unit, or across units, or one of the two products.
 
     Attributes:
         name: its name in programs and tables.
@@ -59,6 +59,9 @@ OPERATIONS: dict[str, Operation] = {
         Operation("abs", 1, "abs({0})"),
         Operation("relu", 1, "relu({0})"),
         Operation("softplus", 1, "softplus({0})", cheap=False),
+        # Across the units of a vector, which make one number of it.
+        Operation("sum", 1, "sum({0})", cheap=False),
+        Operation("mean", 1, "mean({0})", cheap=False),
         # Products of a parameter matrix and a vector of the step. The second one, with the
         # transposed matrix, is what the derivative of the first one needs; it takes any number
         # of pairs and adds up their products.
@@ -68,7 +71,8 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 PRODUCTS = frozenset({"matmul", "matmul_t"})
-ELEMENTWISE = frozenset(OPERATIONS) - PRODUCTS
+REDUCTIONS = frozenset({"sum", "mean"})
+ELEMENTWISE = frozenset(OPERATIONS) - PRODUCTS - REDUCTIONS
 
 # The functions that equations may call by name.
 FUNCTIONS = frozenset(

@@ -6,13 +6,12 @@ and is not in the language gets an error that points at it and says what to writ
 
 import ast
 import inspect
-import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import get_args
 
+from .defaults import Initial, finite_number, is_number, value_of
 from .definition import DEFINITION, definition, place_of, too_deep
-from .equations import Distribution, Draw, Equation, Equations, Head, Source
+from .equations import Draw, Equation, Equations, Head, Source
 from .expressions import Apply, Block, Expression, Name, Number, Place, walk
 from .operations import FUNCTIONS
 from .remedies import (
@@ -117,6 +116,7 @@ class _Reader:
             families=head.families,
             constants=head.constants,
             draws=head.draws,
+            initial=head.initial,
             equations=in_order,
             written_order=tuple(equation.name for equation in equations),
             source=self.source,
@@ -158,15 +158,19 @@ class _Reader:
                 raise self._error(argument, f"{argument.arg} stands twice among the arguments.")
             places[argument.arg] = self._place(argument)
         families = []
+        initial = {}
         constants = {}
         draws = {}
         for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-            if default is None:
+            given = value_of(self.source, argument.arg, default)
+            if given is None or isinstance(given, Initial):
                 families.append(argument.arg)
-            elif isinstance(default, ast.Call):
-                draws[argument.arg] = self._draw(default)
-            else:
-                constants[argument.arg] = self._constant(argument, default)
+            if isinstance(given, Initial):
+                initial[argument.arg] = given.number
+            elif isinstance(given, Draw):
+                draws[argument.arg] = given
+            elif given is not None:
+                constants[argument.arg] = given
         head = Head(
             self.function.name,
             tuple(a.arg for a in positional if not a.arg.endswith("_prev")),
@@ -175,6 +179,7 @@ class _Reader:
             constants,
             places,
             draws,
+            initial,
         )
         self._check_one_input(head)
         self._check_states_first(head)
@@ -250,55 +255,6 @@ class _Reader:
                 f"Choose another, such as {name.strip('_') or 'a'}.",
             )
 
-    def _constant(self, argument: ast.arg, default: ast.expr) -> float:
-        negative = isinstance(default, ast.UnaryOp) and isinstance(default.op, ast.USub)
-        number = default.operand if isinstance(default, ast.UnaryOp) and negative else default
-        if not _is_number(number):
-            raise self._error(
-                default, f"the constant {argument.arg} is a number, as in {argument.arg}=0.1."
-            )
-        value = self._finite(number)
-        return -value if negative else value
-
-    def _draw(self, call: ast.Call) -> Draw:
-        """`dropout(0.3)`, `bernoulli(0.1, every="step")`."""
-        distribution = ast.unparse(call.func)
-        if distribution not in get_args(Distribution):
-            raise self._error(
-                call.func,
-                f"{distribution} is no distribution. Known here: "
-                f"{', '.join(get_args(Distribution))}. A constant is a number, as in dt=0.1.",
-            )
-        every = "sequence"
-        match call.keywords:
-            case []:
-                pass
-            case [ast.keyword(arg="every", value=ast.Constant(value="sequence" | "step" as given))]:
-                every = given
-            case _:
-                raise self._error(
-                    call,
-                    'a draw is made every="sequence", which is meant where nothing is said, or '
-                    f'every="step": {distribution}(0.1, every="step").',
-                )
-        if len(call.args) != 1 or not _is_number(call.args[0]):
-            raise self._error(call, f"a draw has a probability: {distribution}(0.1).")
-        p = self._finite(call.args[0])
-        if not 0 <= p < 1:
-            raise self._error(call.args[0], f"{p:g} is no probability from 0 to below 1.")
-        return Draw(distribution, p, every)  # type: ignore[arg-type]
-
-    def _finite(self, node: ast.expr) -> float:
-        assert isinstance(node, ast.Constant)
-        assert isinstance(node.value, int | float)
-        try:
-            value = float(node.value)
-        except OverflowError:
-            value = math.inf
-        if math.isinf(value):
-            raise self._error(node, "this number is too large; the largest is about 1.8e308.")
-        return value
-
     # the body
 
     def _body(self) -> tuple[str, list[ast.stmt], ast.Return]:
@@ -363,8 +319,8 @@ class _Reader:
     def expression(self, node: ast.expr) -> Expression:
         place = self._place(node)
         match node:
-            case ast.Constant() if _is_number(node):
-                return Number(self._finite(node), place)
+            case ast.Constant() if is_number(node):
+                return Number(finite_number(self.source, node), place)
             case ast.Name(id=name):
                 return self._name(node, name)
             case ast.Attribute():
@@ -472,10 +428,6 @@ class _Reader:
 
 def _named(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
-
-
-def _is_number(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and type(node.value) in (int, float)
 
 
 def _depth(node: ast.AST) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .equations import Equations
 from .expressions import NOWHERE, Apply, Block, Expression, Name, Number, Place, written
+from .operations import REDUCTIONS
 
 ONE = "1"  # the size of a number: it goes with any vector
 
@@ -99,6 +100,14 @@ def _solve(equations: Equations, known: Mapping[str, int]) -> _Unknowns:
                     "size. Bring one to the size of the other with a product, such as W.i @ x."
                 ),
             )
+        if expression.operation in REDUCTIONS:
+            if not vectors:
+                raise equations.source.size_error(
+                    expression.place,
+                    f"{expression.operation} is taken over the units of a vector, and "
+                    f"{written(expression.arguments[0])} is one number. Leave it out.",
+                )
+            return None
         return vectors[0][1] if vectors else None
 
     def product(block: Block, vector: Expression) -> _Vector:
@@ -148,7 +157,7 @@ def infer_sizes(equations: Equations) -> Sizes:
     """Give every value and block of parameters its size as a letter.
 
     Raises:
-        SizeError: if a product is applied to a number, or a state is one.
+        SizeError: if a product, a sum or a mean is applied to a number, or a state is one.
     """
     unknowns = _solve(equations, {})
     letters = _letters(equations, unknowns)

@@ -18,7 +18,8 @@ class Recurrent(Layers):
 
     Each family of parameters is one tensor a layer and direction, its blocks stacked along the
     first axis in the order of `cell.blocks`: `W_l0`, `U_l0`, `b_l0`, `W_l1_reverse` …, drawn
-    uniformly from ±1/√H, where H is the size of the output.
+    uniformly from ±1/√H, where H is the size of the output, if the cell does not say where a family
+    begins.
 
     Args:
         cell: the equations of every layer, such as `unrolled.cells.lstm`.
@@ -99,9 +100,16 @@ class Recurrent(Layers):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, uniformly from ±1/√H; learned initial states begin at zero."""
+        """Draw all parameters anew, uniformly from ±1/√H.
+
+        Families that say where they begin, as `gain=initial(1)`, begin there, and learned initial
+        states at zero.
+        """
         super().reset_parameters()
-        for number in range(len(self._directions)):
+        for number, direction in enumerate(self._directions):
+            for family, stacked in zip(direction.families, self._families(number), strict=True):
+                if family in self.cell.equations.initial:
+                    nn.init.constant_(stacked, self.cell.equations.initial[family])
             for state in self._learned(number) or ():
                 nn.init.zeros_(state)
 

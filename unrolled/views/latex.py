@@ -12,7 +12,7 @@ from ..language.equations import Equations
 from ..language.expressions import Apply, Block, Expression, Name, Number
 from ..language.operations import OPERATIONS
 from ..listing import equations, unnamed
-from ..program import STEP_NUMBER, Program
+from ..program import STEP_NUMBER, Program, is_count
 
 # Operation → how it is typeset; the arguments are in braces of LaTeX where they need them.
 TYPESET: dict[str, str] = {
@@ -39,6 +39,8 @@ TYPESET: dict[str, str] = {
     "abs": r"\lvert {0} \rvert",
     "relu": r"\operatorname{{relu}}({0})",
     "softplus": r"\operatorname{{softplus}}({0})",
+    "sum": r"\operatorname{{sum}}({0})",
+    "mean": r"\operatorname{{mean}}({0})",
     "matmul": "{0} {1}",
     "matmul_t": r"{0}^{{\top}} {1}",
 }
@@ -46,7 +48,7 @@ TYPESET: dict[str, str] = {
 # Operations that need no brackets around them, and whose arguments need none.
 _CLOSED = {
     *("div", "where", "maximum", "minimum", "sigmoid", "tanh", "exp", "log", "sqrt", "abs"),
-    *("relu", "softplus"),
+    *("relu", "softplus", "sum", "mean"),
 }
 
 _GREEK = {
@@ -213,7 +215,7 @@ class _Names:
 
     def __call__(self, name: str) -> str:
         if self.is_number(name):
-            return symbol_of(name)
+            return symbol_of(name.strip("|"))
         if "." in name:
             return self.notation.block(name)
         if name in self.special:
@@ -226,7 +228,7 @@ class _Names:
         return self.notation.value(name.removesuffix("_prev"), "t-1" if before else "t")
 
     def is_number(self, name: str) -> bool:
-        return name in self.constants or name == STEP_NUMBER
+        return name in self.constants or name == STEP_NUMBER or is_count(name)
 
 
 class Writer:

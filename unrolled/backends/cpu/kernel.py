@@ -56,11 +56,9 @@ class Kernel:
     def _functions(self) -> Iterator[FunctionText]:
         layout = self.layout
         for section, word in ((BEFORE, "before"), (AFTER, "after")):
-            for (part, number), segments in layout.segments.items():
-                if part == section and segments:
-                    yield FunctionText(layout, section, [number], f"{word}_{number}")
-        numbers = sorted(number for part, number in layout.segments if part == LOOP)
-        yield FunctionText(layout, LOOP, numbers, "loop")
+            for number in layout.runs(section):
+                yield FunctionText(layout, section, f"{word}_{number}", number)
+        yield FunctionText(layout, LOOP, "loop")
 
     # the file
 

@@ -1,12 +1,16 @@
 """Which array each value of a program lies in: the memory of a kernel.
 
-An array has rows of all steps (`x_steps`) or of the batch only (`h_state`, and what one stage
+An array has rows of all steps (`x_steps`) or of the batch only (`h_prev_rows`, and what one stage
 leaves for the next). Values that a product takes side by side lie side by side.
+
+Stages without a product follow each other row by row, so that a row stays in the nearest cache: a
+*run* of stages begins with one that has products.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ...language.operations import REDUCTIONS
 from ...language.sizes import ONE
 from ...program import Instruction, Total
 from ...schedule import Product, Schedule
@@ -22,23 +26,27 @@ class Slab:
         name: its name in the kernel.
         values: what its columns hold.
         steps: whether it has rows for all steps, or for one step of the batch.
+        scratch: whether it is needed within a run only; then one row serves all rows of a thread.
     """
 
     name: str
     values: tuple[str, ...]
     steps: bool
+    scratch: bool = False
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The work unit by unit of one stage on vectors of one size.
+    """The work unit by unit of one stage on vectors of one size, and what is summed of it.
 
-    `copies` are values that nothing computes here and that are only put into another array.
+    `copies` are values that nothing computes here and that are only put into another array;
+    `numbers` are scalars that are put into one.
     """
 
     size: str
     instructions: tuple[Instruction, ...]
     copies: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
 
 
 @dataclass
@@ -55,7 +63,8 @@ class Layout:
         operands: product → the array that it reads; the operand lies there alone.
         segments: (section, number of the stage) → its segments.
         row_sums: totals that are added up in the loop → array (B, size).
-        scalars: instructions on numbers alone; each segment that needs one computes it.
+        scalars: instructions on numbers alone; each segment that needs one computes it. What is
+            summed over units lies in an array, a column for each sum.
     """
 
     schedule: Schedule
@@ -72,18 +81,36 @@ class Layout:
     def __post_init__(self) -> None:
         program = self.schedule.program
         self.sections = (self.schedule.before, self.schedule.loop, self.schedule.after)
+        self.run_of = dict(self._runs())
         self.scalars = {
             name: instruction
             for name, instruction in program.by_name.items()
-            if program.sizes[name] == ONE
+            if program.sizes[name] == ONE and instruction.operation not in REDUCTIONS
         }
         self._place_groups()
         self._place_products()
         self._place_operands()
-        self._place_totals()
         self._place_crossing()
+        self._place_totals()
         self._cut_segments()
         self._find_pending()
+
+    def _runs(self) -> Iterable[tuple[tuple[int, int], int]]:
+        """(section, number of a stage) → the number of the first stage of its run."""
+        for section, stages in enumerate(self.sections):
+            first = 0
+            for number, stage in enumerate(stages):
+                first = number if stage.products else first
+                yield (section, number), first
+
+    def runs(self, section: int) -> dict[int, list[Segment]]:
+        """The number of the first stage of each run that has segments → its segments."""
+        found: dict[int, list[Segment]] = {}
+        for (part, number), segments in sorted(self.segments.items()):
+            if part == section and segments:
+                first = self.run_of.get((part, number), number)
+                found.setdefault(first, []).extend(segments)
+        return found
 
     # where things are
 
@@ -114,6 +141,10 @@ class Layout:
     def source(self, value: str, section: int) -> tuple[str, int]:
         """The array and position that a segment of `section` reads `value` from."""
         steps = None if section == LOOP else True
+        mine = {i.name for stage in self.sections[section] for i in stage.instructions}
+        for slab in self.slabs.values():
+            if slab.scratch and value in mine and value in slab.values:
+                return slab.name, slab.values.index(value)
         for names in (self.inputs, self.states.values(), self.results.values()):
             for name in names:
                 slab = self.slabs[name]
@@ -125,13 +156,13 @@ class Layout:
 
     # building it up
 
-    def _add(self, wish: str, values: tuple[str, ...], steps: bool) -> str:
+    def _add(self, wish: str, values: tuple[str, ...], steps: bool, scratch: bool = False) -> str:
         wish = wish.replace(".", "_") + ("_steps" if steps else "_rows")
         name, number = wish, 1
         while name in self.slabs:
             number += 1
             name = f"{wish}_{number}"
-        self.slabs[name] = Slab(name, values, steps)
+        self.slabs[name] = Slab(name, values, steps, scratch)
         return name
 
     def _place_groups(self) -> None:
@@ -221,8 +252,32 @@ class Layout:
 
     def _place_crossing(self) -> None:
         """A value that a later stage or section needs must lie somewhere until then."""
-        made: dict[str, tuple[int, int]] = {}
         sizes = self.schedule.program.sizes
+        made = self._made()
+        within: dict[str, None] = {}
+        for section, stages in enumerate(self.sections):
+            for number, stage in enumerate(stages):
+                here = {instruction.name for instruction in stage.instructions}
+                needed = [v for i in stage.instructions for v in self.needed_by(i)]
+                for value in (v for v in needed if v in made and v not in here):
+                    run = self.run_of[section, number]
+                    if made[value][0] != section:
+                        self._need_steps((value,))
+                    elif self.run_of.get(made[value], made[value][1]) == run:
+                        within[value] = None
+                    elif made[value] != (section, number) and self.find((value,)) is None:
+                        wish = "sums" if sizes[value] == ONE else value
+                        self._add(wish, (value,), steps=section != LOOP)
+        for value in within:  # a number stays in a register until the row is done
+            if sizes[value] != ONE and self.find((value,)) is None:
+                self._add(value, (value,), steps=False, scratch=True)
+        for _, handed_on in self.schedule.program.carried:
+            if handed_on in made and made[handed_on][0] != LOOP:
+                self._need_steps((handed_on,))
+
+    def _made(self) -> dict[str, tuple[int, int]]:
+        """Value → the section and the stage that give it."""
+        made: dict[str, tuple[int, int]] = {}
         for section, stages in enumerate(self.sections):
             for number, stage in enumerate(stages):
                 for instruction in stage.instructions:
@@ -232,32 +287,37 @@ class Layout:
         for product, slab in self.results.items():
             if not self.slabs[slab].steps:
                 made |= dict.fromkeys(product.results, (LOOP, 0))
-        for section, stages in enumerate(self.sections):
-            for number, stage in enumerate(stages):
-                here = {instruction.name for instruction in stage.instructions}
-                for instruction in stage.instructions:
-                    for value in instruction.operands:
-                        if value not in made or value in here or sizes.get(value) == ONE:
-                            continue
-                        if made[value][0] != section:
-                            self._need_steps((value,))
-                        elif made[value] != (section, number) and self.find((value,)) is None:
-                            self._add(value, (value,), steps=section != LOOP)
-        for _, handed_on in self.schedule.program.carried:
-            if handed_on in made and made[handed_on][0] != LOOP:
-                self._need_steps((handed_on,))
+        return made
+
+    def needed_by(self, instruction: Instruction) -> list[str]:
+        """The values that an instruction reads: instead of a scalar, what that is computed from."""
+        found: list[str] = []
+        for value in instruction.operands:
+            if value in self.scalars:
+                found += self.needed_by(self.scalars[value])
+            elif not self.schedule.program.is_parameter(value):
+                found.append(value)
+        return found
+
+    def size_of(self, instruction: Instruction) -> str:
+        """The size of the vectors that an instruction works on."""
+        if instruction.operation in REDUCTIONS:
+            return self.schedule.program.size_of(instruction.values[0])
+        return self.schedule.program.sizes[instruction.name]
 
     def _cut_segments(self) -> None:
-        sizes = self.schedule.program.sizes
         for section, stages in enumerate(self.sections):
             for number, stage in enumerate(stages):
                 by_size: dict[str, list[Instruction]] = {}
                 for instruction in stage.instructions:
                     if instruction.name not in self.scalars:
-                        by_size.setdefault(sizes[instruction.name], []).append(instruction)
+                        by_size.setdefault(self.size_of(instruction), []).append(instruction)
                 self.segments[section, number] = [
                     Segment(size, tuple(instructions)) for size, instructions in by_size.items()
                 ]
+                numbers = (i.name for i in stage.instructions if i.name in self.scalars)
+                if wanted := tuple(name for name in numbers if self.homes(name)):
+                    self.segments[section, number].insert(0, Segment(ONE, (), numbers=wanted))
         for value, section, earliest in self._copies():
             self._copy(value, section, earliest)
 
@@ -328,5 +388,5 @@ class Layout:
             for value in dict.fromkeys((*segment.copies, *operands))
             if value not in computed
             and not program.is_parameter(value)
-            and program.sizes[value] != ONE
+            and program.size_of(value) != ONE
         ]

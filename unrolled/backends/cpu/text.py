@@ -7,15 +7,16 @@ import math
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
+from ...language.operations import REDUCTIONS
 from ...language.sizes import ONE
 from ...program import STEP_NUMBER, Argument, Instruction
-from ...schedule import Product, Stage
+from ...schedule import Product
 from .layout import LOOP, Layout, Segment
 from .team import ARRAYS, BATCH, PARTS, REVERSE
 
-# Operation → how a kernel writes it, for vectors of units.
+# Operation → how a kernel writes it, for vectors of units and for numbers.
 OPERATIONS: dict[str, str] = {
     "same": "{0}",
     "add": "{0} + {1}",
@@ -43,6 +44,10 @@ OPERATIONS: dict[str, str] = {
     "softplus": "softplus({0})",
 }
 
+# Operation that makes one number of a vector → how a kernel writes it, where {0} is what has been
+# added up lane by lane, and {1} how many units there were.
+ADDED_UP: dict[str, str] = {"sum": "added_up({0})", "mean": "added_up({0}) / {1}"}
+
 # Module of the backend → what a kernel may take from it.
 _OFFERED = {
     "denormals": ("flush_denormals", "restore_mode"),
@@ -50,8 +55,8 @@ _OFFERED = {
     "products": ("fill", "multiply"),
     "team": ("matrix_at", "next_part", "table_at", "vector_at"),
     "vectors": (
-        *("absolute", "load", "load_part", "maximum", "minimum", "splat", "square_root"),
-        *("store", "store_part", "where"),
+        *("absolute", "added_up", "first_part", "load", "load_part", "maximum", "minimum"),
+        *("splat", "square_root", "store", "store_part", "where"),
     ),
 }
 
@@ -68,9 +73,16 @@ STEPS = ("first", "last", "reverse", "active", "offset", "lengths")
 
 
 class FunctionText:
-    """One function: the stages of a section that run in one pass over the steps."""
+    """One function: the stages of a section that run in one pass over the steps.
 
-    def __init__(self, layout: Layout, section: int, numbers: Sequence[int], function: str) -> None:
+    Args:
+        layout: which array each value lies in.
+        section: the part of the schedule.
+        function: the function's name.
+        run: the number of the first stage of the run that it is; all of the section if None.
+    """
+
+    def __init__(self, layout: Layout, section: int, function: str, run: int | None = None) -> None:
         self.layout = layout
         self.program = layout.schedule.program
         self.section = section
@@ -78,8 +90,7 @@ class FunctionText:
         self.arrays: dict[str, None] = {}
         self.names: dict[str, str] = {}
         self.letters: dict[str, None] = {}
-        self.packed: list[int] = []  # numbers of the loop's products, as in `loop_products`
-        self.body = [line for number in numbers for line in self._stage(number)]
+        self.body = list(self._loop_stages() if run is None else self._run(run))
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -140,20 +151,27 @@ class FunctionText:
         if self.section == LOOP:
             yield from self._indented(1, self._commits())
 
-    # one stage
+    # stages
 
-    def _stage(self, number: int) -> Iterator[str]:
-        stages = self.layout.sections[self.section]
-        stage = stages[number] if number < len(stages) else Stage((), ())
-        if self.section == LOOP:
-            for product in stage.products:
+    def _loop_stages(self) -> Iterator[str]:
+        stages, runs = self.layout.sections[LOOP], self.layout.runs(LOOP)
+        for number in range(max([len(stages), *(number + 1 for number in runs)])):
+            for product in stages[number].products if number < len(stages) else ():
                 position = loop_products(self.layout).index(product)
                 yield f"# {product}"
                 operand = self.layout.alone(product.operands)
                 assert operand is not None, f"{product} has no operand array"
                 yield from self._product(operand, self.layout.results[product], position)
-        for segment in self.layout.segments.get((self.section, number), ()):
-            yield from self._segment(segment)
+            if number in runs:
+                yield from self._run(number)
+
+    def _run(self, number: int) -> Iterator[str]:
+        """The segments of a run, one after the other for each row."""
+        known: set[str] = set()
+        yield "for row in range(first, first + rows):"
+        yield "    at = base + row"
+        for segment in self.layout.runs(self.section)[number]:
+            yield from self._indented(1, self._segment(segment, known))
 
     def _product(self, operand: str, result: str, position: int) -> Iterator[str]:
         self._array(operand)
@@ -168,34 +186,53 @@ class FunctionText:
         else:
             yield f"multiply({operand}, first, rows, packed_{position}, {result}, False)"
 
-    def _segment(self, segment: Segment) -> Iterator[str]:
+    def _segment(self, segment: Segment, known: set[str]) -> Iterator[str]:
+        """The work of one segment on one row; `known` are the numbers computed for it so far."""
+        yield from self._scalars(segment, known)
+        for name in segment.numbers:
+            for place in self.layout.homes(name):
+                yield f"{self._number_at(*place)} = {self._name(name)}"
+        if not (segment.instructions or segment.copies):
+            return
         size = self._letter(segment.size)
-        scalars = list(self._scalars(segment))
         whole = list(self._units(segment, whole=True))
         rest = list(self._units(segment, whole=False))
-        yield "for row in range(first, first + rows):"
-        yield "    at = base + row"
-        yield from self._indented(1, scalars)
-        yield f"    tail = {size} % LANES"
-        yield f"    for j in range(0, {size} - tail, LANES):"
-        yield from self._indented(2, whole)
-        yield "    if tail:"
-        yield f"        j = {size} - tail"
-        yield from self._indented(2, rest)
+        sums = [i for i in segment.instructions if i.operation in REDUCTIONS]
+        for total in sums:
+            yield f"{self._so_far(total)} = splat({self._any_array()}, 0.0)"
+        yield f"tail = {size} % LANES"
+        yield f"for j in range(0, {size} - tail, LANES):"
+        yield from self._indented(1, whole)
+        yield "if tail:"
+        yield f"    j = {size} - tail"
+        yield from self._indented(1, rest)
+        for total in sums:
+            name = self._name(total.name)
+            written = ADDED_UP[total.operation].format(self._so_far(total), f"real({size})")
+            yield f"{name} = {written}"
+            known.add(total.name)
+            for place in self.layout.homes(total.name):
+                yield f"{self._number_at(*place)} = {name}"
 
-    def _scalars(self, segment: Segment) -> Iterator[str]:
-        """The numbers that a segment needs: the step's, and what is computed from it."""
+    def _scalars(self, segment: Segment, known: set[str]) -> Iterator[str]:
+        """The numbers that a segment needs: the step's, sums, and what is computed from them."""
         needed: set[str] = set()
-        open_names = [v for i in segment.instructions for v in i.operands]
+        open_names = [*segment.numbers, *(v for i in segment.instructions for v in i.operands)]
         while open_names:
             name = open_names.pop()
             if name in self.layout.scalars and name not in needed:
                 open_names.extend(self.layout.scalars[name].operands)
             needed.add(name)
-        if STEP_NUMBER in needed:
+        numbers = {v for v in needed - known if self.program.size_of(v) == ONE}
+        known |= numbers
+        if STEP_NUMBER in numbers:
             yield f"{STEP_NUMBER} = real(lengths[row] - step if reverse else step + 1)"
+        numbers -= {STEP_NUMBER, *self.program.counts}
+        for name in sorted(numbers - self.layout.scalars.keys()):
+            place = self.layout.source(name, self.section)
+            yield f"{self._name(name)} = {self._number_at(*place)}"
         for name, instruction in self.layout.scalars.items():
-            if name in needed:
+            if name in numbers:
                 yield f"{self._name(name)} = {self._written(instruction)}"
 
     def _units(self, segment: Segment, whole: bool) -> Iterator[str]:
@@ -209,10 +246,15 @@ class FunctionText:
             yield f"{self._name(block)} = {self._load_row(array, column, whole)}"
         for instruction in segment.instructions:
             written = self._written(instruction)
+            if instruction.operation in REDUCTIONS:
+                part = written if whole else f"first_part({written}, tail)"
+                yield f"{self._so_far(instruction)} += {part}"
+                continue
             if instruction.operation == "same" and not self._is_vector(instruction.arguments[0]):
                 written = f"splat({self._any_array()}, {written})"
             yield f"{self._name(instruction.name)} = {written}"
-        for value in (*segment.copies, *(i.name for i in segment.instructions)):
+        made = (i.name for i in segment.instructions if i.operation not in REDUCTIONS)
+        for value in (*segment.copies, *made):
             yield from self._stores(value, whole)
 
     def _stores(self, value: str, whole: bool) -> Iterator[str]:
@@ -239,12 +281,16 @@ class FunctionText:
 
     def _written(self, instruction: Instruction) -> str:
         parts = [self._name(a) if isinstance(a, str) else _number(a) for a in instruction.arguments]
+        if instruction.operation in REDUCTIONS:
+            return parts[0]  # what is added up
         return OPERATIONS[instruction.operation].format(*parts)
 
     def _name(self, value: str) -> str:
         """A value's or a block's name as a variable; no two have the same."""
+        if value in self.program.counts:
+            return f"real({self._letter(value.strip('|'))})"
         if value not in self.names:
-            name = value.replace(".", "_")
+            name = value.replace(".", "_").replace(" ", "_")
             if name in _TAKEN or name.endswith(_ENDINGS) or name.startswith("packed_"):
                 name += "_value"
             while name in self.names.values():
@@ -252,10 +298,14 @@ class FunctionText:
             self.names[value] = name
         return self.names[value]
 
+    def _so_far(self, total: Instruction) -> str:
+        """The variable that a sum over units is added up in, lane by lane."""
+        return self._name(f"{total.name} lanes")
+
     def _is_vector(self, argument: Argument) -> bool:
         if not isinstance(argument, str):
             return False
-        return self.program.is_parameter(argument) or self.program.sizes[argument] != ONE
+        return self.program.size_of(argument) != ONE
 
     def _vectors_of_parameters(self, segment: Segment) -> Iterator[str]:
         operands = dict.fromkeys(v for i in segment.instructions for v in i.operands)
@@ -269,11 +319,19 @@ class FunctionText:
         return self._sum(self.layout.columns_before(slab, position))
 
     def _sum(self, letters: tuple[str, ...]) -> str:
-        terms = [
-            self._letter(letter) if count == 1 else f"{count} * {self._letter(letter)}"
-            for letter, count in Counter(letters).items()
-        ]
-        return " + ".join([*terms, "j"])
+        return " + ".join([*self._terms(letters), "j"])
+
+    def _terms(self, letters: tuple[str, ...]) -> Iterator[str]:
+        for letter, count in Counter(letters).items():
+            if letter == ONE:
+                yield str(count)
+            else:
+                yield self._letter(letter) if count == 1 else f"{count} * {self._letter(letter)}"
+
+    def _number_at(self, slab: str, position: int) -> str:
+        """Where a number lies."""
+        terms = list(self._terms(self.layout.columns_before(slab, position)))
+        return f"{self._array(slab)}[{self._row(slab)}, {' + '.join(terms) or 0}]"
 
     def _letter(self, letter: str) -> str:
         self.letters[f"{letter}_size"] = None
@@ -302,6 +360,8 @@ class FunctionText:
         return f"{verb}{'' if whole else '_part'}({', '.join([array, row, column, *rest])})"
 
     def _row(self, slab: str) -> str:
+        if self.layout.slabs[slab].scratch:
+            return "first"
         return "at" if self.layout.slabs[slab].steps else "row"
 
     @staticmethod
@@ -322,7 +382,9 @@ def imports(lines: Iterable[str]) -> Iterator[str]:
     yield ""
     for module, offered in _OFFERED.items():
         if names := [name for name in offered if name in used]:
-            yield f"from unrolled.backends.cpu.{module} import {', '.join(names)}"
+            listed = textwrap.fill(", ".join(names), 92, subsequent_indent="    ")
+            bracketed = f"(\n    {listed},\n)" if "\n" in listed else listed
+            yield f"from unrolled.backends.cpu.{module} import {bracketed}"
 
 
 def parameters_of(family: str) -> str:

@@ -379,6 +379,16 @@ def fma(a: Any, b: Any, c: Any) -> Any:
     raise only_compiled("fma")
 
 
+def first_part(vector: Any, count: Any) -> Any:
+    """The vector with 0 in all lanes but the first `count`."""
+    raise only_compiled("first_part")
+
+
+def added_up(vector: Any) -> Any:
+    """The sum of the lanes, by halves."""
+    raise only_compiled("added_up")
+
+
 def absolute(a: Any) -> Any:
     """The number without its sign."""
     raise only_compiled("absolute")
@@ -408,6 +418,38 @@ def _extreme(sign: str) -> Callable[[Value, Value], Value]:
     return emit
 
 
+def _first_part(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    vector, count = arguments
+    mask = first_lanes(builder, vector.type, count)
+    return builder.select(mask, vector, filled(vector.type, 0.0))
+
+
+def _added_up(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    (vector,) = arguments
+    lane = ir.IntType(32)
+    count = vector.type.count
+    while count > 1:
+        count //= 2
+        halves = (
+            ir.Constant(ir.VectorType(lane, count), [ir.Constant(lane, k) for k in lanes])
+            for lanes in (range(count), range(count, 2 * count))
+        )
+        low, high = (builder.shuffle_vector(vector, vector, half) for half in halves)
+        vector = builder.fadd(low, high)
+    return builder.extract_element(vector, ir.Constant(lane, 0))
+
+
+def _first_part_result(vector: Any, count: Any) -> Any:
+    fits = isinstance(vector, VectorType) and isinstance(count, types.Integer)
+    return signature(vector, vector, types.intp) if fits else None
+
+
+def _added_up_result(vector: Any) -> Any:
+    return signature(vector.dtype, vector) if isinstance(vector, VectorType) else None
+
+
+compiled(first_part, _first_part_result, _first_part)
+compiled(added_up, _added_up_result, _added_up)
 compiled(where, _where_result, lambda context, builder, sig, arguments: builder.select(*arguments))
 elementwise(maximum, _extreme(">"))
 elementwise(minimum, _extreme("<"))

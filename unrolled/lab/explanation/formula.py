@@ -9,7 +9,7 @@ import numpy as np
 from ...backends.reference import OPERATIONS
 from ...backends.steps import Array
 from ...language.expressions import Apply, Block, Expression, Name, Number, written
-from ...language.operations import OPERATIONS as LANGUAGE, PRODUCTS
+from ...language.operations import OPERATIONS as LANGUAGE, PRODUCTS, REDUCTIONS
 from ...views.latex import TYPESET, Writer
 
 MORE = Name("…")  # stands for the terms of a long sum that are not shown
@@ -145,6 +145,8 @@ def evaluate(expression: Expression, value: Callable[[str], Array | float]) -> A
             if operation in PRODUCTS:
                 matrix = parts[0] if operation == "matmul" else parts[0].T
                 return np.asarray(matrix @ parts[1])
+            if operation in REDUCTIONS:
+                return np.asarray(OPERATIONS[operation](*parts)).squeeze(-1)
             return np.asarray(OPERATIONS[operation](*parts))
 
 
@@ -190,6 +192,8 @@ class Filling:
                         return Apply(operation, (leaf(_name(matrix), None), of(vector, None)))
                     cut = f"[{unit},:]" if operation == "matmul" else f"[:,{unit}]"
                     return Apply("matmul", (leaf(_name(matrix), None, cut), of(vector, None)))
+                case Apply(operation=operation, arguments=(vector,)) if operation in REDUCTIONS:
+                    return Apply(operation, (of(vector, None),))
                 case Apply(operation=operation, arguments=arguments):
                     return Apply(operation, tuple(of(argument, unit) for argument in arguments))
 
@@ -215,6 +219,11 @@ class Filling:
                     weights = np.asarray(self.value(_name(matrix)))
                     row = weights[unit - 1] if operation == "matmul" else weights[:, unit - 1]
                     return self.dot(row, evaluate(vector, self.value))
+                case Apply(operation="sum", arguments=(vector,)):
+                    return self.total(vector)
+                case Apply(operation="mean", arguments=(vector,)):
+                    units = float(evaluate(vector, self.value).size)
+                    return Apply("div", (self.total(vector), Number(units)))
                 case Apply(operation="add" | "sub" | "neg" as operation, arguments=arguments):
                     return added_up([Apply(operation, tuple(map(of, arguments)))])
                 case Apply(operation=operation, arguments=arguments):
@@ -224,10 +233,19 @@ class Filling:
 
     def dot(self, left: Array, right: Array) -> Expression:
         """A product of two vectors as a sum of products."""
-        terms: list[Expression] = [
-            Apply("mul", (self._rounded(a), self._rounded(b)))
-            for a, b in zip(left, np.broadcast_to(right, left.shape), strict=True)
-        ]
+        return self._shortened(
+            [
+                Apply("mul", (self._rounded(a), self._rounded(b)))
+                for a, b in zip(left, np.broadcast_to(right, left.shape), strict=True)
+            ]
+        )
+
+    def total(self, vector: Expression) -> Expression:
+        """The units of a vector, added up."""
+        units = np.atleast_1d(evaluate(vector, self.value))
+        return self._shortened([self._rounded(float(unit)) for unit in units])
+
+    def _shortened(self, terms: list[Expression]) -> Expression:
         if len(terms) > _SHOWN and not self.full:
             terms = [*terms[: _SHOWN - 2], MORE, terms[-1]]
         return added_up(terms)
@@ -240,7 +258,7 @@ class Filling:
                 return Apply(part.operation, tuple(map(result, part.arguments)))
             return self._rounded(unit_of(evaluate(part, self.value), unit))
 
-        if not isinstance(expression, Apply) or expression.operation in PRODUCTS:
+        if not isinstance(expression, Apply) or expression.operation in PRODUCTS | REDUCTIONS:
             return None
         terms = signed_terms(expression)
         if len(terms) > 1 or terms[0] != expression:

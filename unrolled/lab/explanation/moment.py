@@ -13,7 +13,7 @@ from ...language.expressions import Expression, Name, walk
 from ...language.sizes import ONE
 from ...listing import unnamed
 from ...network import Gradients, Trace
-from ...program import STEP_NUMBER, Program
+from ...program import STEP_NUMBER, Program, count_of, is_count
 from ...views.latex import FIELD, symbol_of
 from ..notation import ARROWS, Place, pointed, step_after, step_before, stretch_of, vector_at
 from .formula import Filling, evaluate
@@ -120,6 +120,8 @@ class Moment:
         if name == STEP_NUMBER:
             begin = stretch_of(self.trace, place)[direction]
             return abs((place.step or 1) - begin) + 1
+        if is_count(name):
+            return self._units(name)
         if name in self.cell.constants:
             return self.cell.constants[name]
         if self.is_block(name):
@@ -133,6 +135,13 @@ class Moment:
             back = replace(here, name=values[name], direction=direction, gradient=True)
             return vector_at(self.source, back)
         return evaluate(adjoint.meaning[name], self.value)
+
+    def _units(self, count: str) -> float:
+        """How many units the vectors of a size have."""
+        for name in (*self.cell.names, *self.cell.sizes.shapes):
+            if count_of(self.cell.program.size_of(name)) == count:
+                return float(len(np.asarray(self.value(name))))
+        raise AssertionError(f"no vector has the size {count}")
 
     def is_block(self, name: str) -> bool:
         """Whether a name is that of a block of parameters."""
@@ -181,8 +190,8 @@ class Moment:
         arrow: int | None,
     ) -> tuple[str, str]:
         """A name as text and as LaTeX, at the first of two steps, the second read before it."""
-        if name in self.cell.constants or name == STEP_NUMBER:
-            return name, symbol_of(name)
+        if name in self.cell.constants or name == STEP_NUMBER or is_count(name):
+            return name, symbol_of(name.strip("|"))
         way = "" if arrow is None else ARROWS[arrow]
         if self.is_block(name):
             index = "" if unit is None else f"[{unit}]"

@@ -32,6 +32,8 @@ SIGNS: dict[str, str] = {
     "abs": "|·|",
     "relu": "relu",
     "softplus": "softplus",
+    "sum": "Σ",
+    "mean": "mean",
 }
 _POWERS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LONGEST = 14  # letters of a number that stands in a node
