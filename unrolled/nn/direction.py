@@ -202,7 +202,7 @@ def backward(
     if gradient_of_input:
         wanted = (*wanted, *direction.adjoint.outputs[0])
     rows = rows_of(x, dlast[0], counts, resets, direction.reverse)
-    kept = kept.reshape(-1, kept.shape[-1])[: rows.steps.rows]
+    kept = kept.flatten(0, -2)[: rows.steps.rows]
     # The gradients of all emitted states are one group of inputs, side by side.
     given = [rows.packed(gradient) for gradient in demitted]
     result = _run(
