@@ -336,9 +336,10 @@ def test_the_operator_is_a_good_operator_with_noise():
     x, h = data(T, B, X).requires_grad_(), data(B, H).requires_grad_()
     parameters = [data(*shape).requires_grad_() for shape in ((H, X), (H, H), (H,))]
     noise = data(T, B, H).gt(0).double()
+    about = (cell.text, [X, H], False, "auto", False, False)
     torch.library.opcheck(
         torch.ops.unrolled.forward,
-        (x, [h], parameters, None, None, noise, [], True, cell.text, [X, H], False, "auto", False),
+        (x, [h], parameters, None, None, noise, [], True, *about),
     )
 
 

@@ -36,6 +36,7 @@ class Layers(nn.Module):
         bidirectional: whether each layer also reads the sequence from its end.
         backend: `"auto"`, `"cpu"`, `"eager"` or `"reference"`.
         dropout_every: whether it is drawn anew at every `"step"`, or once for a `"sequence"`.
+        recompute: whether the forward pass keeps states only.
 
     Raises:
         InputError: if an argument does not fit.
@@ -53,6 +54,7 @@ class Layers(nn.Module):
         bidirectional: bool,
         backend: str,
         dropout_every: Every = "step",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         _check_arguments(cell, num_layers, dropout, dropout_every)
@@ -64,6 +66,7 @@ class Layers(nn.Module):
         self.dropout = float(dropout)
         self.dropout_every = dropout_every
         self.bidirectional = bidirectional
+        self.recompute = recompute
         self._suffixes: list[str] = []
         self._sizes: list[dict[str, int]] = []
         width = input_size
@@ -95,6 +98,7 @@ class Layers(nn.Module):
                 tuple(sizes[letter] for letter in cell.sizes.letters),
                 suffix.endswith("reverse"),
                 backend,
+                recompute=self.recompute,
             )
             for sizes, suffix in zip(self._sizes, self._suffixes, strict=True)
         ]
@@ -434,6 +438,7 @@ class Layers(nn.Module):
         shown["bidirectional"] = (self.bidirectional, False)
         shown["weight_dropout"] = (getattr(self, "weight_dropout", 0.0), 0.0)
         shown["initial_state"] = (getattr(self, "initial_state", "zero"), "zero")
+        shown["recompute"] = (self.recompute, False)
         shown["backend"] = (self.backend, "auto")
         changed = [f"{name}={value!r}" for name, (value, usual) in shown.items() if value != usual]
         return ", ".join([str(self.input_size), str(self.hidden_size), *changed])
