@@ -183,7 +183,7 @@ class Layers(nn.Module):
             x = x.unsqueeze(1)
         elif self.batch_first:
             x = x.transpose(0, 1)
-        counts = None if lengths is None else _counts(lengths, x.shape[1])
+        counts = None if lengths is None else counts_of(lengths, x.shape[1])
         begins = None if resets is None else self._begins(resets, x, alone)
         initial = self._initial(state, x, x.shape[1], alone)
         y, last, *all_states = self._run(x, initial, counts, begins, masks, return_all)
@@ -253,7 +253,7 @@ class Layers(nn.Module):
             self._initial(state, sequence, batch, alone),
             list(zip(*learned, strict=True)),
             [self._families(number) for number in numbers],
-            None if lengths is None else _counts(lengths, batch),
+            None if lengths is None else counts_of(lengths, batch),
             None if resets is None else self._begins(resets, sequence, alone),
         )
         if alone:
@@ -444,7 +444,7 @@ class Layers(nn.Module):
         return ", ".join([str(self.input_size), str(self.hidden_size), *changed])
 
 
-def _counts(lengths: Tensor | Sequence[int], batch: int) -> Tensor:
+def counts_of(lengths: Tensor | Sequence[int], batch: int) -> Tensor:
     """Lengths as int64 on the CPU; that they fit is seen where their values are."""
     counts = torch.as_tensor(lengths)
     whole = not counts.is_floating_point() and not counts.is_complex()
