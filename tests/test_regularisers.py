@@ -384,6 +384,13 @@ def test_weight_dropout_drops_recurrent_weights_once_a_call():
     assert "weight_dropout=0.5" in repr(layer)
 
 
+def test_weight_dropout_leaves_diagonals_alone():
+    layer = layer_of(cells.peephole_lstm, weight_dropout=0.9)
+    layer(data(T, B, X))[0].sum().backward()
+    assert (layer.U_l0.grad == 0).any()
+    assert not (layer.P_l0.grad == 0).any()
+
+
 def test_locked_dropout_drops_the_same_units_at_all_steps():
     layer = layer_of(cells.simple, num_layers=2, dropout=0.5, dropout_every="sequence")
     seen = []

@@ -119,9 +119,11 @@ class Recurrent(Layers):
         found = self._families(number)
         if not (self.weight_dropout and self.training):
             return found
+        kinds = self.cell.equations.kinds
         recurrent = {block.partition(".")[0] for block in self.cell.recurrent_blocks}
+        chosen = {family for family in recurrent if kinds[family] == "matrix"}
         return [
-            F.dropout(stacked, self.weight_dropout, True) if family in recurrent else stacked
+            F.dropout(stacked, self.weight_dropout, True) if family in chosen else stacked
             for family, stacked in zip(self._directions[number].families, found, strict=True)
         ]
 
