@@ -347,3 +347,10 @@ def test_sizes_that_cannot_agree() -> None:
         SizeError, match="two sizes cannot agree: 4, the size of h, and 3, the size of x"
     ):
         Recurrent(residual, 3, 4)
+
+
+def test_layers_whose_states_would_differ_in_size() -> None:
+    cell = Cell.parse("def mixed(x, h_prev, *, W):\n    h = W.h @ h_prev + x\n    return h")
+    Recurrent(cell, 3, {}, num_layers=2)
+    with pytest.raises(InputError, match=r"would be of \[3\] and \[6\] units in layers 1 and 2"):
+        Recurrent(cell, 3, {}, num_layers=2, bidirectional=True)

@@ -75,7 +75,14 @@ class Layers(nn.Module):
             for ending in ("", "_reverse")[: 1 + bidirectional]:
                 self._suffixes.append(f"_l{layer}{ending}")
                 self._sizes.append(sizes)
-            self._state_sizes = [sizes[cell.sizes.values[state]] for state in cell.states]
+            found = [sizes[cell.sizes.values[state]] for state in cell.states]
+            if layer and found != self._state_sizes:
+                raise InputError(
+                    f"the states of cell '{cell.name}' have the size of what a layer reads, and "
+                    f"would be of {self._state_sizes} and {found} units in layers 1 and "
+                    f"{layer + 1}; the states of all layers have one size."
+                )
+            self._state_sizes = found
             width = self._state_sizes[0] * (1 + bidirectional)
         self.backend = backend
 
