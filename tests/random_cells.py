@@ -136,3 +136,12 @@ def random_cells(draw: st.DrawFn) -> Cell:
     arguments = ["x", *previous, *(["*", *keywords] if keywords else [])]
     body = [*lines, f"return {', '.join(draw(st.permutations(states)))}"]
     return Cell.parse(f"def drawn({', '.join(arguments)}):\n    " + "\n    ".join(body))
+
+
+def different_sizes(cell):
+    """A number of its own for every size that is free, by the name of a value of that size."""
+    first = {}
+    for name, letter in cell.sizes.values.items():
+        first.setdefault(letter, name)
+    free = [letter for letter in cell.sizes.letters if letter != "I"]
+    return {first[letter]: 3 + place for place, letter in enumerate(free) if letter in first}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from own_cells import OWN_CELLS
 
 import unrolled
 from unrolled import Cell, InputError, SizeError, cells
@@ -412,3 +413,11 @@ def test_no_steps_and_no_rows():
 def test_sizes_that_cannot_agree():
     with pytest.raises(SizeError, match="two sizes cannot agree: 3"):
         Cell.parse("def f(x, h_prev):\n    h = x + h_prev\n    return h\n").init(3, 4)
+
+
+def test_recurrent_blocks_are_those_that_meet_the_step_before():
+    assert cells.lstm.recurrent_blocks == ("U.i", "U.f", "U.g", "U.o")
+    assert cells.gru_original.recurrent_blocks == ("U.r", "U.z", "U.n")
+    assert {"P.i", "P.f", "P.o"} < {*cells.peephole_lstm.recurrent_blocks}
+    assert OWN_CELLS["deep_input"].recurrent_blocks == ("U.h",)
+    assert OWN_CELLS["elementwise"].recurrent_blocks == ("P.h",)

@@ -5,11 +5,10 @@ import pytest
 from drawn import CELLS, assert_whole, image, ticks, traced
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from own_cells import OWN_CELLS
 
 from unrolled import Cell, InputError, cells
 from unrolled.lab.pictures.halves import dependence, halves
-from unrolled.lab.pictures.memory import memory, recurrent_blocks
+from unrolled.lab.pictures.memory import memory
 from unrolled.lab.pictures.readings import Reading
 from unrolled.network import Network
 
@@ -101,13 +100,6 @@ class TestMemory:
             found = band[band[:, 0] == -back][:, 1]
             expected = np.quantile(norms[back], [0.25, 0.75])
             np.testing.assert_allclose([found.min(), found.max()], expected)
-
-    def test_recurrent_weights_are_those_that_meet_the_step_before(self):
-        assert recurrent_blocks(cells.lstm) == ["U.i", "U.f", "U.g", "U.o"]
-        assert recurrent_blocks(cells.gru_original) == ["U.r", "U.z", "U.n"]
-        assert "P.o" in recurrent_blocks(cells.peephole_lstm)
-        assert recurrent_blocks(OWN_CELLS["deep_input"]) == ["U.h"]
-        assert recurrent_blocks(OWN_CELLS["elementwise"]) == ["P.h"]
 
     def test_few_steps_are_counted_in_whole_numbers(self):
         for steps, written in ((1, ["0"]), (3, ["2", "1", "0"])):

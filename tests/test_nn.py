@@ -155,6 +155,15 @@ def test_nothing_to_read(length: int, batch: int, backend: str) -> None:
     assert layer.W_l0.grad is None or not layer.W_l0.grad.any()
 
 
+def test_a_cell_whose_derivative_needs_no_value_of_the_forward_pass() -> None:
+    cell = Cell.parse("def line(x, h_prev, *, W):\n    h = W.h @ x + h_prev * 0.5\n    return h")
+    layer = Recurrent(cell, 3, 2, bias=False)
+    x = torch.randn(2, 4, 3)
+    layer(x)[0].sum().backward()
+    expected = (1.5 * x[0] + x[1]).sum(0).expand(2, 3)
+    torch.testing.assert_close(layer.W_l0.grad, expected)
+
+
 def test_a_state_given_back_continues_the_sequence() -> None:
     layer = Recurrent(cells.projected_lstm, 3, {"h": 4, "c": 6}, num_layers=2)
     x = torch.randn(7, 2, 3)
@@ -338,3 +347,10 @@ def test_sizes_that_cannot_agree() -> None:
         SizeError, match="two sizes cannot agree: 4, the size of h, and 3, the size of x"
     ):
         Recurrent(residual, 3, 4)
+
+
+def test_layers_whose_states_would_differ_in_size() -> None:
+    cell = Cell.parse("def mixed(x, h_prev, *, W):\n    h = W.h @ h_prev + x\n    return h")
+    Recurrent(cell, 3, {}, num_layers=2)
+    with pytest.raises(InputError, match=r"would be of \[3\] and \[6\] units in layers 1 and 2"):
+        Recurrent(cell, 3, {}, num_layers=2, bidirectional=True)

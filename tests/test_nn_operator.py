@@ -171,7 +171,7 @@ def test_opcheck(rows: str, keep: bool) -> None:
     states = [torch.randn(2, 5), torch.randn(2, 5, requires_grad=keep)]
     families = [p if keep else p.detach() for p in layer._families(0)]
     arguments = (x, states, families, counts, resets, noise, anew, keep)
-    about = (direction.text, list(direction.numbers), True, "auto", False)
+    about = (direction.text, list(direction.numbers), True, "auto", False, False)
     torch.library.opcheck(torch.ops.unrolled.forward, (*arguments, *about))
     y, *last, kept = direction_module.forward(direction, *arguments[:-1], keep=True)
     families = [family.detach() for family in families]
@@ -285,6 +285,7 @@ def test_second_derivatives_of_the_watched_operator() -> None:
             direction.numbers,
             False,
             "auto",
+            False,
             False,
         )[0]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from own_cells import OWN_CELLS
 from passes import Case, assert_close
-from random_cells import random_cells
+from random_cells import different_sizes, random_cells
 
 from unrolled import cells
 from unrolled.backends import reference
@@ -29,15 +29,6 @@ STEPS = {
 def places(steps, row):
     """Where the steps of one row lie."""
     return [int(steps.offset[t]) + row for t in range(int(steps.lengths[row]))]
-
-
-def different_sizes(cell):
-    """A number of its own for every size that is free, by the name of a value of that size."""
-    first = {}
-    for name, letter in cell.sizes.values.items():
-        first.setdefault(letter, name)
-    free = [letter for letter in cell.sizes.letters if letter != "I"]
-    return {first[letter]: 3 + place for place, letter in enumerate(free) if letter in first}
 
 
 def by_plain_loops(case, reverse):

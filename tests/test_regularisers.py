@@ -340,9 +340,10 @@ def test_the_operator_is_a_good_operator_with_noise():
     x, h = data(T, B, X).requires_grad_(), data(B, H).requires_grad_()
     parameters = [data(*shape).requires_grad_() for shape in ((H, X), (H, H), (H,))]
     noise = data(T, B, H).gt(0).double()
+    about = (cell.text, [X, H], False, "auto", False, False)
     torch.library.opcheck(
         torch.ops.unrolled.forward,
-        (x, [h], parameters, None, None, noise, [], True, cell.text, [X, H], False, "auto", False),
+        (x, [h], parameters, None, None, noise, [], True, *about),
     )
 
 
@@ -385,6 +386,13 @@ def test_weight_dropout_drops_recurrent_weights_once_a_call():
     torch.testing.assert_close(plain(x)[0], y)
     torch.testing.assert_close(layer.eval()(x), layer_of(cells.lstm)(x), rtol=0, atol=0)
     assert "weight_dropout=0.5" in repr(layer)
+
+
+def test_weight_dropout_leaves_diagonals_alone():
+    layer = layer_of(cells.peephole_lstm, weight_dropout=0.9)
+    layer(data(T, B, X))[0].sum().backward()
+    assert (layer.U_l0.grad == 0).any()
+    assert not (layer.P_l0.grad == 0).any()
 
 
 def test_locked_dropout_drops_the_same_units_at_all_steps():

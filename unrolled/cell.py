@@ -116,14 +116,16 @@ class Cell:
 
     @cached_property
     def recurrent_blocks(self) -> tuple[str, ...]:
-        """The matrices that read what depends on the step before, such as `"U.i"`."""
-        later = {received for received, _ in self.program.carried}
+        """The matrices and diagonals that multiply what depends on the step before: `"U.i"`, …."""
+        program = self.program
+        later = {received for received, _ in program.carried}
         found = []
-        for instruction in self.program.instructions:
-            if later.intersection(instruction.operands):
-                later.add(instruction.name)
-            if instruction.operation == "matmul":
-                found += [matrix for matrix, vector in instruction.pairs if vector in later]
+        for instruction in program.instructions:
+            if later.isdisjoint(instruction.operands):
+                continue
+            later.add(instruction.name)
+            if instruction.operation in ("matmul", "mul"):
+                found += [value for value in instruction.values if program.is_parameter(value)]
         return tuple(dict.fromkeys(found))
 
     @cached_property

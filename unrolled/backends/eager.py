@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..language.operations import PRODUCTS
 from ..language.sizes import ONE
@@ -82,8 +83,11 @@ def unroll(
     parameters: Mapping[str, Tensor],
     counts: Sequence[int],
     reverse: bool = False,
+    recompute: bool = False,
 ) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
     """The same, given how many rows take part at each step, for torch's compilers to follow.
+
+    With `recompute`, autograd keeps what a step receives, and computes the rest of it again.
 
     Returns:
         Outputs, last states, and family → total.
@@ -94,13 +98,14 @@ def unroll(
     rows = _given(program, numbers, inputs, counts, reverse)
     loop = []
     for instruction in program.instructions:
-        if all(name in rows or name in evaluation.blocks for name in instruction.operands):
+        ready = all(name in rows or name in evaluation.blocks for name in instruction.operands)
+        if ready and not recompute:  # what is computed for all steps at once is kept for all
             size = evaluation.units(instruction)
             rows[instruction.name] = evaluation(instruction, rows).expand(like.shape[0], size)
         else:
             loop.append(instruction)
     forwards = reverse == program.adjoint
-    series, last = _loop(program, loop, evaluation, rows, states, counts, forwards)
+    series, last = _loop(program, loop, evaluation, rows, states, counts, forwards, recompute)
 
     def wanted(name: str) -> Tensor:
         if name in rows:
@@ -204,6 +209,7 @@ def _loop(
     states: Sequence[Tensor],
     counts: Sequence[int],
     forwards: bool,
+    recompute: bool,
 ) -> tuple[dict[str, list[Tensor]], list[Tensor]]:
     """The steps: each wanted value at each step, and what the last step handed on."""
     needed = {name for instruction in loop for name in instruction.operands}
@@ -215,22 +221,31 @@ def _loop(
         if name in needed
     }
     series: dict[str, list[Tensor]] = {name: [] for name in program.wanted if name not in rows}
+
+    def run_step(values: dict[str, Tensor]) -> dict[str, Tensor]:
+        values = dict(values)
+        for instruction in loop:
+            values[instruction.name] = evaluation(instruction, values)
+        return {name: values[name] for name in {*series, *(new for _, new in program.carried)}}
+
     carried = list(states)
     for step in range(len(counts)) if forwards else reversed(range(len(counts))):
         count = counts[step]
         values = {name: part[step] for name, part in parts.items()}
         for (received, _), state in zip(program.carried, carried, strict=True):
             values[received] = state if count == state.shape[0] else state[:count]
-        for instruction in loop:
-            values[instruction.name] = evaluation(instruction, values)
+        if recompute:
+            found = checkpoint(run_step, values, use_reentrant=False, preserve_rng_state=False)
+        else:
+            found = run_step(values)
         for place, (_, handed_on) in enumerate(program.carried):
-            new, old = values[handed_on], carried[place]
+            new, old = found[handed_on], carried[place]
             carried[place] = new if count == old.shape[0] else torch.cat([new, old[count:]])
-        for name, found in series.items():
-            found.append(values[name])
+        for name, of_steps in series.items():
+            of_steps.append(found[name])
     if not forwards:
-        for found in series.values():
-            found.reverse()
+        for of_steps in series.values():
+            of_steps.reverse()
     return series, carried
 
 

@@ -70,6 +70,11 @@ def refuse_second_derivative(backend: str) -> None:
     _say(reason)
 
 
+def can_checkpoint() -> bool:
+    """Whether `torch.utils.checkpoint` serves here: not for compilers and transforms."""
+    return torch.is_grad_enabled() and not (torch.compiler.is_compiling() or _inside_transform())
+
+
 def run_kernels(
     backend: str,
     program: Program,

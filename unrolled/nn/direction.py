@@ -14,7 +14,7 @@ from ..cell import Cell
 from ..derivative import differentiate, kept_values
 from ..language.sizes import ONE
 from ..program import Program
-from .choice import run_kernels
+from .choice import can_checkpoint, run_kernels
 from .rows import Rows, rows_of
 
 
@@ -28,6 +28,8 @@ class Direction:
         reverse: whether it reads the sequence from its end.
         backend: as the layer's argument names it.
         all_states: whether it gives every state at every step, and not the first one only.
+        recompute: whether the forward pass keeps states only, and the backward pass computes the
+            other values of a step again.
     """
 
     text: str
@@ -35,6 +37,7 @@ class Direction:
     reverse: bool
     backend: str
     all_states: bool = False
+    recompute: bool = False
 
     @cached_property
     def cell(self) -> Cell:
@@ -49,7 +52,9 @@ class Direction:
     @cached_property
     def with_all_states(self) -> "Direction":
         """The same, giving every state at every step."""
-        return direction_of(self.text, self.numbers, self.reverse, self.backend, True)
+        return direction_of(
+            self.text, self.numbers, self.reverse, self.backend, True, self.recompute
+        )
 
     @cached_property
     def emitted(self) -> tuple[str, ...]:
@@ -59,17 +64,17 @@ class Direction:
     @cached_property
     def inference(self) -> Program:
         """The forward pass that keeps nothing."""
-        return _programs(self.text, self.emitted)[0]
+        return _programs(self.text, self.emitted, self.recompute)[0]
 
     @cached_property
     def training(self) -> Program:
         """The forward pass that keeps what the backward pass needs."""
-        return _programs(self.text, self.emitted)[1]
+        return _programs(self.text, self.emitted, self.recompute)[1]
 
     @cached_property
     def adjoint(self) -> Program:
         """The backward pass."""
-        return _programs(self.text, self.emitted)[2]
+        return _programs(self.text, self.emitted, self.recompute)[2]
 
     @cached_property
     def families(self) -> tuple[str, ...]:
@@ -88,16 +93,21 @@ class Direction:
     def __reduce__(self) -> Any:
         # Copies and pickles lead to the one that is there already, with its programs.
         return direction_of, (
-            self.text, self.numbers, self.reverse, self.backend, self.all_states,
+            self.text, self.numbers, self.reverse, self.backend, self.all_states, self.recompute,
         )  # fmt: skip
 
 
 @cache
 def direction_of(
-    text: str, numbers: tuple[int, ...], reverse: bool, backend: str, all_states: bool = False
+    text: str,
+    numbers: tuple[int, ...],
+    reverse: bool,
+    backend: str,
+    all_states: bool = False,
+    recompute: bool = False,
 ) -> Direction:
     """The one `Direction` of this process with these attributes, its programs at hand."""
-    direction = Direction(text, numbers, reverse, backend, all_states)
+    direction = Direction(text, numbers, reverse, backend, all_states, recompute)
     _ = direction.inference, direction.widths, direction.families, direction.emitted
     if not all_states:
         _ = direction.with_all_states
@@ -113,10 +123,12 @@ def _parsed(text: str) -> Cell:
 
 
 @cache
-def _programs(text: str, emitted: tuple[str, ...]) -> tuple[Program, Program, Program]:
+def _programs(
+    text: str, emitted: tuple[str, ...], recompute: bool
+) -> tuple[Program, Program, Program]:
     """For inference, for training, and backward."""
     forward = _parsed(text).forward
-    adjoint = differentiate(forward, outputs=emitted)
+    adjoint = differentiate(forward, outputs=emitted, recompute=recompute)
     groups = [(state,) for state in emitted]
     return (
         forward.with_outputs(*groups),
@@ -202,7 +214,7 @@ def backward(
     if gradient_of_input:
         wanted = (*wanted, *direction.adjoint.outputs[0])
     rows = rows_of(x, dlast[0], counts, resets, direction.reverse)
-    kept = kept.reshape(-1, kept.shape[-1])[: rows.steps.rows]
+    kept = kept.flatten(0, -2)[: rows.steps.rows]
     # The gradients of all emitted states are one group of inputs, side by side.
     given = [rows.packed(gradient) for gradient in demitted]
     result = _run(
@@ -246,6 +258,7 @@ def forward_eager(
             dict(zip(direction.families, parameters, strict=True)),
             active,
             direction.reverse,
+            direction.recompute and can_checkpoint(),
         )
         return outputs, last
 

@@ -36,6 +36,7 @@ class Layers(nn.Module):
         bidirectional: whether each layer also reads the sequence from its end.
         backend: `"auto"`, `"cpu"`, `"eager"` or `"reference"`.
         dropout_every: whether it is drawn anew at every `"step"`, or once for a `"sequence"`.
+        recompute: whether the forward pass keeps states only.
 
     Raises:
         InputError: if an argument does not fit.
@@ -53,6 +54,7 @@ class Layers(nn.Module):
         bidirectional: bool,
         backend: str,
         dropout_every: Every = "step",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         _check_arguments(cell, num_layers, dropout, dropout_every)
@@ -64,6 +66,7 @@ class Layers(nn.Module):
         self.dropout = float(dropout)
         self.dropout_every = dropout_every
         self.bidirectional = bidirectional
+        self.recompute = recompute
         self._suffixes: list[str] = []
         self._sizes: list[dict[str, int]] = []
         width = input_size
@@ -72,7 +75,14 @@ class Layers(nn.Module):
             for ending in ("", "_reverse")[: 1 + bidirectional]:
                 self._suffixes.append(f"_l{layer}{ending}")
                 self._sizes.append(sizes)
-            self._state_sizes = [sizes[cell.sizes.values[state]] for state in cell.states]
+            found = [sizes[cell.sizes.values[state]] for state in cell.states]
+            if layer and found != self._state_sizes:
+                raise InputError(
+                    f"the states of cell '{cell.name}' have the size of what a layer reads, and "
+                    f"would be of {self._state_sizes} and {found} units in layers 1 and "
+                    f"{layer + 1}; the states of all layers have one size."
+                )
+            self._state_sizes = found
             width = self._state_sizes[0] * (1 + bidirectional)
         self.backend = backend
 
@@ -95,6 +105,7 @@ class Layers(nn.Module):
                 tuple(sizes[letter] for letter in cell.sizes.letters),
                 suffix.endswith("reverse"),
                 backend,
+                recompute=self.recompute,
             )
             for sizes, suffix in zip(self._sizes, self._suffixes, strict=True)
         ]
@@ -179,7 +190,7 @@ class Layers(nn.Module):
             x = x.unsqueeze(1)
         elif self.batch_first:
             x = x.transpose(0, 1)
-        counts = None if lengths is None else _counts(lengths, x.shape[1])
+        counts = None if lengths is None else counts_of(lengths, x.shape[1])
         begins = None if resets is None else self._begins(resets, x, alone)
         initial = self._initial(state, x, x.shape[1], alone)
         y, last, *all_states = self._run(x, initial, counts, begins, masks, return_all)
@@ -249,7 +260,7 @@ class Layers(nn.Module):
             self._initial(state, sequence, batch, alone),
             list(zip(*learned, strict=True)),
             [self._families(number) for number in numbers],
-            None if lengths is None else _counts(lengths, batch),
+            None if lengths is None else counts_of(lengths, batch),
             None if resets is None else self._begins(resets, sequence, alone),
         )
         if alone:
@@ -434,12 +445,13 @@ class Layers(nn.Module):
         shown["bidirectional"] = (self.bidirectional, False)
         shown["weight_dropout"] = (getattr(self, "weight_dropout", 0.0), 0.0)
         shown["initial_state"] = (getattr(self, "initial_state", "zero"), "zero")
+        shown["recompute"] = (self.recompute, False)
         shown["backend"] = (self.backend, "auto")
         changed = [f"{name}={value!r}" for name, (value, usual) in shown.items() if value != usual]
         return ", ".join([str(self.input_size), str(self.hidden_size), *changed])
 
 
-def _counts(lengths: Tensor | Sequence[int], batch: int) -> Tensor:
+def counts_of(lengths: Tensor | Sequence[int], batch: int) -> Tensor:
     """Lengths as int64 on the CPU; that they fit is seen where their values are."""
     counts = torch.as_tensor(lengths)
     whole = not counts.is_floating_point() and not counts.is_complex()

@@ -209,13 +209,13 @@ _library = torch.library.Library("unrolled", "DEF")  # type: ignore[no-untyped-c
 _library.define(  # type: ignore[no-untyped-call]
     "forward(Tensor x, Tensor[] states, Tensor[] parameters, Tensor? counts, Tensor? resets, "
     "Tensor? noise, Tensor[] anew, bool keep, "
-    "str cell, int[] sizes, bool reverse, str backend, bool all_states) -> Tensor[]"
+    "str cell, int[] sizes, bool reverse, str backend, bool all_states, bool recompute) -> Tensor[]"
 )
 _library.define(  # type: ignore[no-untyped-call]
     "backward(Tensor x, Tensor kept, Tensor[] demitted, Tensor[] dlast, Tensor[] parameters, "
     "Tensor? counts, Tensor? resets, Tensor? noise, "
     "bool gradient_of_input, bool gradient_of_parameters, "
-    "str cell, int[] sizes, bool reverse, str backend, bool all_states) -> Tensor[]"
+    "str cell, int[] sizes, bool reverse, str backend, bool all_states, bool recompute) -> Tensor[]"
 )
 
 
@@ -236,6 +236,7 @@ def _about(direction: Direction) -> dict[str, Any]:
         "reverse": direction.reverse,
         "backend": direction.backend,
         "all_states": direction.all_states,
+        "recompute": direction.recompute,
     }
 
 
@@ -281,7 +282,7 @@ def _forward_shapes(
 
 
 def _backward(*arguments: Any) -> list[Tensor]:
-    tensors, about = arguments[:-5], arguments[-5:]
+    tensors, about = arguments[:-6], arguments[-6:]
     return backward(_direction(*about), *tensors)
 
 
@@ -324,7 +325,7 @@ def _derivative(ctx: Any, gradients: list[Tensor | None]) -> Any:
         gradients[: len(ctx.direction.emitted) + len(states)], ctx.needs_input_grad[0],
         any(ctx.needs_input_grad[2]),
     )  # fmt: skip
-    return dx, dstates, dparameters, None, None, None, danew, *[None] * 6
+    return dx, dstates, dparameters, None, None, None, danew, *[None] * 7
 
 
 _library.impl("forward", _forward, "CPU")  # type: ignore[no-untyped-call]

@@ -195,27 +195,13 @@ def _drawn(
             f"it has {', '.join(params)}."
         )
     scaled = {}
-    for block in recurrent_blocks(cell) if radius is not None else ():
+    for block in cell.recurrent_blocks if radius is not None else ():
         array = params[block]
         if array.ndim == 1 or array.shape[0] == array.shape[1]:
             matrix = np.diag(array) if array.ndim == 1 else array
             scaled[block] = array * (radius / np.max(np.abs(np.linalg.eigvals(matrix))))
     full = {block: np.full_like(params[block], number) for block, number in filled.items()}
     return {**params, **scaled, **full}
-
-
-def recurrent_blocks(cell: Cell) -> list[str]:
-    """The matrices and diagonals that multiply something that follows from the step before."""
-    program = cell.program
-    remembered = {received for received, _ in program.carried}
-    found = []
-    for instruction in program.instructions:
-        if remembered.isdisjoint(instruction.values):
-            continue
-        remembered.add(instruction.name)
-        if instruction.operation in ("matmul", "mul"):
-            found += [value for value in instruction.values if program.is_parameter(value)]
-    return found
 
 
 def _curves(rows: Sequence[Array], name: str | None) -> Array:
