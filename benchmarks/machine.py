@@ -124,8 +124,9 @@ def sentences(about: dict[str, Any]) -> str:
         f"{level['name']} {level['bandwidth'] / 1e9:.0f}" for level in about["levels"]
     )
     return (
-        f"{about['processor']} ({about['vectors']}), {about['threads']} threads on {about['cores']} "
-        f"cores, {about['system']}, Python {about['python']}, {versions}; float32. "
+        f"{about['processor']} ({about['vectors']}), {about['threads']} threads on "
+        f"{about['cores']} cores, {about['system']}, Python {about['python']}, {versions}; "
+        f"float32. "
         f"A core multiplies at {about['flops'] / 1e9:.0f} GF/s and reads, in GB/s: {reads}."
     )
 

@@ -60,7 +60,8 @@ class Table:
         """For the terminal."""
         table = RichTable(title=self.title, title_justify="left")
         for place, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if place < self.words else "right")
+            word = place < self.words
+            table.add_column(column, justify="left" if word else "right", no_wrap=word)
         for row in self.rows:
             table.add_row(*(_styled(text) for text in row))
         return table
