@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 import unrolled
 from benchmarks.passes import trained
@@ -115,14 +116,12 @@ def _training(feature: Feature, cell: Cell, shape: tuple[int, ...]) -> Run:
     state = given.get("state", ())
     leaves = [x, *layer.parameters(), *((state,) if isinstance(state, Tensor) else state)]
 
-    def forward() -> Tensor:
+    def forward() -> Any:
         found = layer(x, **given)
-        if "return_all" not in given:
-            return found[0]
-        every = found[2] if isinstance(found[2], tuple) else (found[2],)
-        return torch.cat([part.flatten(0, 1) for part in every], -1)
+        return found[2 if "return_all" in given else 0]
 
-    dy = torch.ones_like(forward().detach())
+    with torch.no_grad():
+        dy = tree_map(torch.ones_like, forward())
     return trained(forward, leaves, dy)
 
 

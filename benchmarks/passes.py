@@ -14,8 +14,8 @@ from benchmarks.turns import Run
 TOLERANCE = 1e-3
 
 
-def trained(forward: Run, given: Sequence[Tensor], dy: Tensor) -> Callable[[], Sequence[Tensor]]:
-    """Forward, and backward from `dy` to the tensors given."""
+def trained(forward: Run, given: Sequence[Tensor], dy: Any) -> Callable[[], Sequence[Tensor]]:
+    """Forward, and backward from `dy`, shaped as the outputs, to the tensors given."""
 
     def run() -> Sequence[Tensor]:
         y: Any = forward()
