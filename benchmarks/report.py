@@ -78,18 +78,24 @@ def _styled(text: str) -> Text:
 
 
 def microseconds(seconds: float | None) -> str:
-    """A time with three digits."""
-    return NOTHING if seconds is None else f"{seconds * 1e6:#.3g}".rstrip(".")
+    """A time."""
+    return NOTHING if seconds is None else _digits(seconds * 1e6)
 
 
 def ratio(value: float | None, floor: float | None = None, ceiling: float | None = None) -> str:
     """A ratio, with what it should reach beside it."""
     if value is None:
         return NOTHING
-    text = f"{value:#.3g}".rstrip(".")
+    text = _digits(value)
     if floor is not None:
-        return f"**{text}** of {floor:g}" if value < floor else f"{text} of {floor:g}"
+        text = f"{text} of {floor:g}"
+        return f"**{text}**" if value < floor else text
     return f"**{text}**" if ceiling is not None and value > ceiling else text
+
+
+def _digits(value: float) -> str:
+    """Three digits, or more where they stand before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def percent(value: float, floor: float | None = None) -> str:

@@ -130,11 +130,13 @@ def test_ragged_shapes_count_what_takes_part():
 
 
 def test_what_misses_its_mark_is_marked():
-    assert report.ratio(1.2, 1.5) == "**1.20** of 1.5"
+    assert report.ratio(1.2, 1.5) == "**1.20 of 1.5**"
     assert report.ratio(1.6, 1.5) == "1.60 of 1.5"
     assert report.ratio(1.6, ceiling=1.3) == "**1.60**"
     assert report.percent(0.3, 0.6) == "**30%**"
     assert report.ratio(None) == report.microseconds(None)
+    assert report.microseconds(17.6e-3) == "17600"
+    assert report.microseconds(1e-6) == "1.00"
 
 
 def test_a_section_of_a_page_is_replaced_and_the_rest_stays(tmp_path):
