@@ -417,3 +417,24 @@ def test_locked_dropout_drops_the_same_units_at_all_steps():
         layer_of(cells.simple, dropout_every="day")
     with pytest.raises(InputError, match="weight_dropout is 2; it is a probability"):
         layer_of(cells.simple, weight_dropout=2)
+
+
+def test_everything_can_be_dropped():
+    x = data(T, B, X)
+    memoryless, _ = layer_of(cells.simple, weight_dropout=1.0)(x)
+    alone = [layer_of(cells.simple)(step[None])[0] for step in x]
+    torch.testing.assert_close(memoryless, torch.cat(alone))
+    deep = {"num_layers": 2, "dropout_every": "sequence"}
+    dropped, _ = layer_of(cells.simple, dropout=1.0, **deep)(x)
+    other, _ = layer_of(cells.simple, dropout=1.0, **deep)(-x)
+    torch.testing.assert_close(dropped, other, rtol=0, atol=0)
+    assert not dropped.isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_masks_are_drawn_with_their_probability_in_every_dtype(dtype):
+    layer = Recurrent(unrolled.zoneout(cells.gru, 0.003), X, 200, dtype=dtype)
+    torch.manual_seed(0)
+    (masks,) = layer.draw_masks(500, 10)
+    assert masks["keep_h"].dtype == dtype
+    assert abs(masks["keep_h"].double().mean() - 0.003) < 3e-4

@@ -5,12 +5,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..cell import Cell
 from ..errors import InputError
 from ..language.equations import Every
 from .layers import Layers
+from .masks import dropout_mask
 
 
 class Recurrent(Layers):
@@ -131,7 +131,9 @@ class Recurrent(Layers):
         recurrent = {block.partition(".")[0] for block in self.cell.recurrent_blocks}
         chosen = {family for family in recurrent if kinds[family] == "matrix"}
         return [
-            F.dropout(stacked, self.weight_dropout, True) if family in chosen else stacked
+            stacked * dropout_mask(self.weight_dropout, stacked, stacked.shape)
+            if family in chosen
+            else stacked
             for family, stacked in zip(self._directions[number].families, found, strict=True)
         ]
 

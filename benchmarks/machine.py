@@ -1,0 +1,191 @@
+"""The machine: what it is, what it reaches, and the least time that a layer could take on it."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+BARRIER = 0.2e-6  # seconds in which two spinning threads meet
+_PACKAGES = ("torch", "numpy", "numba", "onnxruntime", "jax")
+# Where the system does not tell the sizes of its caches.
+_USUAL = {"L1": 32 << 10, "L2": 512 << 10, "L3": 16 << 20}
+
+
+@dataclass(frozen=True)
+class Level:
+    """A cache, or the memory behind them all.
+
+    Attributes:
+        name: L1, L2, L3 or memory.
+        size: bytes of it that a core can fill.
+        bandwidth: bytes a second that a core reads from it.
+    """
+
+    name: str
+    size: int
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine reaches.
+
+    Attributes:
+        threads: cores that run the layers.
+        flops: operations a second of a core, in a large product of torch.
+        levels: the caches and the memory, the nearest first.
+    """
+
+    threads: int
+    flops: float
+    levels: tuple[Level, ...]
+
+    @classmethod
+    def measured(cls, repeat: int = 20) -> "Machine":
+        """The machine at hand, each figure the best of `repeat` runs."""
+        threads = torch.get_num_threads()
+        size = 1024 if repeat > 1 else 128
+        a, b = torch.randn(2, size, size)
+        seconds = _best(lambda: torch.mm(a, b), repeat)
+        return cls(threads, 2 * size**3 / seconds / threads, tuple(_levels(threads, repeat)))
+
+    def products(self, multiplications: float) -> float:
+        """The least seconds of large products."""
+        return 2 * multiplications / (self.threads * self.flops)
+
+    def step(self, batch: int, gates: int, hidden: int) -> float:
+        """The least seconds of what a step must wait for, the product of U and the state.
+
+        Its arithmetic, or reading U from the cache in which each core has its part of it; where
+        there are fewer rows than cores they meet after each step, or one of them does it all.
+        """
+        matrix = 4 * gates * hidden * hidden
+
+        def on(cores: int) -> float:
+            part = matrix / cores
+            bandwidth = next(level.bandwidth for level in self.levels if part <= level.size)
+            seconds = max(batch * matrix / 2 / (cores * self.flops), part / bandwidth)
+            return seconds + (BARRIER if batch < cores else 0)
+
+        return min(map(on, range(1, self.threads + 1)))
+
+    def layer(
+        self, batches: Iterable[int], gates: int, inputs: int, hidden: int, training: bool
+    ) -> float:
+        """The least seconds of one direction of one layer over a sequence.
+
+        Args:
+            batches: the rows that take part at each step.
+            gates: blocks of W and of U.
+            inputs: I.
+            hidden: H.
+            training: whether the backward pass is counted too: its steps wait for the product of
+                Uᵀ, and dx, dW and dU are large products.
+        """
+        counts = list(batches)
+        steps = sum(self.step(batch, gates, hidden) for batch in counts)
+        outside = self.products(sum(counts) * gates * hidden * inputs)
+        if not training:
+            return steps + outside
+        return 2 * steps + 3 * outside + self.products(sum(counts) * gates * hidden * hidden)
+
+
+def description(machine: Machine) -> dict[str, Any]:
+    """What results must name: processor, versions, settings and measured ceilings."""
+    return {
+        "processor": _processor(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "environment": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(("OMP_", "GOMP_", "KMP_", "MKL_", "NUMBA_", "UNROLLED_"))
+        },
+        "barrier": BARRIER,
+        **asdict(machine),
+    }
+
+
+def sentences(about: dict[str, Any]) -> str:
+    """A description as a paragraph."""
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    reads = ", ".join(
+        f"{level['name']} {level['bandwidth'] / 1e9:.0f}" for level in about["levels"]
+    )
+    return (
+        f"{about['processor']} ({about['vectors']}), {about['threads']} threads on "
+        f"{about['cores']} cores, {about['system']}, Python {about['python']}, {versions}; "
+        f"float32. "
+        f"A core multiplies at {about['flops'] / 1e9:.0f} GF/s and reads, in GB/s: {reads}."
+    )
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _levels(threads: int, repeat: int) -> Iterable[Level]:
+    """The caches and the memory: of each, reading an array that fills half of it."""
+    for name, usual in _USUAL.items():
+        size = _cache_size(name) or usual
+        size //= threads if name == "L3" else 1
+        yield Level(name, size, _bandwidth(size // 2, repeat))
+    beyond = 4 * threads * size if repeat > 1 else size
+    yield Level("memory", 1 << 62, _bandwidth(beyond, min(repeat, 5)))
+
+
+def _cache_size(name: str) -> int:
+    known = f"SC_LEVEL{name[1]}_{'D' if name == 'L1' else ''}CACHE_SIZE"
+    return os.sysconf(known) if known in getattr(os, "sysconf_names", {}) else 0
+
+
+def _bandwidth(size: int, repeat: int) -> float:
+    """Bytes a second that a core reads from an array of `size` bytes."""
+    array = np.ones(size // 64 * 16, np.float32)
+    times = max(1, (8 << 20) // array.nbytes)
+    _read(array, 1)
+    return times * array.nbytes / _best(lambda: _read(array, times), repeat)
+
+
+# Two sums, because one waits for its additions and not for what it reads.
+@numba.njit(fastmath=True, nogil=True)
+def _read(array, times):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    half = len(array) // 2
+    for time_ in range(times):
+        first, second = np.float32(time_), np.float32(0)
+        for place in range(half):
+            first += array[place]
+            second += array[half + place]
+        total += first * second
+    return total
+
+
+def _best(run: Callable[[], object], repeat: int) -> float:
+    found = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - start)
+    return min(found)
