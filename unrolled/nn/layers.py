@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,24 @@ from ..cell import Cell
 from ..errors import InputError
 from ..language.equations import Every
 from ..network import Network
+from .checks import (
+    State,
+    begins_of,
+    check_arguments,
+    check_input,
+    check_nothing_random,
+    check_one_step,
+    check_streams,
+    counts_of,
+    reads_step_number,
+    states_of,
+)
 from .choice import check_name
 from .direction import Direction, direction_of
 from .masks import Masks, draw_masks, dropped, noise_of
 from .operator import recurrence
+from .stepping import DTYPES, Stepper, stepper_of, watched
 from .trace import LayerTrace, trace_of
-
-State = Tensor | tuple[Tensor, ...]
 
 
 class Layers(nn.Module):
@@ -55,7 +66,7 @@ class Layers(nn.Module):
         dropout_every: Every = "step",
     ) -> None:
         super().__init__()
-        _check_arguments(cell, num_layers, dropout, dropout_every)
+        check_arguments(cell, num_layers, dropout, dropout_every)
         self.cell = cell
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -86,6 +97,9 @@ class Layers(nn.Module):
         check_name(name)
         self._directions = self._made(self.cell.expected, name)
         self._random = self._made(self.cell, name) if self.cell.draws else []
+        served = name in ("auto", "cpu")
+        self._streams = served and not (self.bidirectional or reads_step_number(self.cell))
+        self._steppers: dict[torch.dtype, Stepper] = {}
 
     def _made(self, cell: Cell, backend: str) -> list[Direction]:
         """All directions of all layers, of one cell."""
@@ -173,14 +187,14 @@ class Layers(nn.Module):
                     "give a padded tensor with lengths=… for that."
                 )
             return self._packed(x, state)
-        self._check_input(x)
+        check_input(x, self.input_size, self.batch_first)
         alone = x.dim() == 2
         if alone:
             x = x.unsqueeze(1)
         elif self.batch_first:
             x = x.transpose(0, 1)
-        counts = None if lengths is None else _counts(lengths, x.shape[1])
-        begins = None if resets is None else self._begins(resets, x, alone)
+        counts = None if lengths is None else counts_of(lengths, x.shape[1])
+        begins = None if resets is None else begins_of(resets, x, alone, self.batch_first)
         initial = self._initial(state, x, x.shape[1], alone)
         y, last, *all_states = self._run(x, initial, counts, begins, masks, return_all)
         if alone:
@@ -190,6 +204,77 @@ class Layers(nn.Module):
             y = y.transpose(0, 1)
             all_states = [[part.transpose(1, 2) for part in parts] for parts in all_states]
         return y, _as_state(last), *map(_as_state, all_states)
+
+    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Run the layers over one step of a stream, in constant memory.
+
+        Steps one after the other, each with the state that the last one gave, give what `forward`
+        gives for the whole sequence, to rounding; states pass between both. Weights are read anew
+        at each step. Where no gradient is wanted (under `torch.no_grad()`, say) a step of small
+        layers takes microseconds; otherwise it is a differentiable sequence of one step, which
+        takes longer.
+
+        Args:
+            x: the input of one step, (B, I), or (I,) for one sequence.
+            state: as in `forward`, (num_layers, B, size), without B for one sequence, or a tuple
+                of such tensors. If None, zeros, or what was learned.
+
+        Returns:
+            The output (B, size) of the last layer, without B for one sequence, and the new state;
+            the one given stays as it is.
+
+        Raises:
+            InputError: if a shape, a dtype or a device does not fit; if the layer is bidirectional;
+                if its cell reads the number of the step; if something is drawn at random, which
+                it is in training mode only.
+            BackendError: if the backend named cannot serve.
+        """
+        if self.training:
+            check_nothing_random(
+                self.cell,
+                bool(self._random),
+                self.dropout > 0 and self.num_layers > 1,
+                getattr(self, "weight_dropout", 0.0) > 0,
+            )
+        if self._streams and type(x) is Tensor and not watched():
+            found = self._stepped(x, state)
+            if found is not None:
+                y, last = found
+                return y, _as_state(last)
+        check_streams(self.cell, self.bidirectional)
+        check_one_step(x, self.input_size)
+        alone = x.dim() == 1
+        x = x.reshape(1, -1, self.input_size)
+        y, last = self._run(x, self._initial(state, x, x.shape[1], alone), None)
+        if alone:
+            return y[0, 0], _as_state([part.squeeze(1) for part in last])
+        return y[0], _as_state(last)
+
+    def _stepped(self, x: Tensor, state: State | None) -> tuple[Tensor, list[Tensor]] | None:
+        """A step by the kernels for few steps; None if they cannot do it."""
+        stepper = self._steppers.get(x.dtype)
+        if stepper is None:
+            if x.dtype not in DTYPES:
+                return None
+            stepper = self._steppers[x.dtype] = self._stepper(x.dtype)
+        if state is None:
+            batch = 1 if x.dim() == 1 else len(x)
+            initial = self._apart(None, x, batch)
+            state = tuple(torch.stack(list(parts)) for parts in initial)
+            if x.dim() == 1:
+                state = tuple(part.squeeze(1) for part in state)
+        return stepper(self, x, (state,) if isinstance(state, Tensor) else state)
+
+    def _stepper(self, dtype: torch.dtype) -> Stepper:
+        cell, names = self._stored
+        letters = cell.sizes.letters
+        numbers = tuple(tuple(sizes[letter] for letter in letters) for sizes in self._sizes)
+        return stepper_of(cell.text, numbers, names, dtype)
+
+    @property
+    def _stored(self) -> tuple[Cell, tuple[tuple[str, ...], ...]]:
+        """The cell with families as they are stored, and what they are called in each layer."""
+        return self.cell.expected, tuple(map(tuple, self._names))
 
     @torch.no_grad()
     def network(self) -> Network:
@@ -238,7 +323,7 @@ class Layers(nn.Module):
         Raises:
             InputError: if a shape does not fit.
         """
-        self._check_input(x)
+        check_input(x, self.input_size, self.batch_first)
         alone = x.dim() == 2
         sequence = x.unsqueeze(1) if alone else x.transpose(0, 1) if self.batch_first else x
         batch, numbers = sequence.shape[1], range(len(self._directions))
@@ -249,8 +334,8 @@ class Layers(nn.Module):
             self._initial(state, sequence, batch, alone),
             list(zip(*learned, strict=True)),
             [self._families(number) for number in numbers],
-            None if lengths is None else _counts(lengths, batch),
-            None if resets is None else self._begins(resets, sequence, alone),
+            None if lengths is None else counts_of(lengths, batch),
+            None if resets is None else begins_of(resets, sequence, alone, self.batch_first),
         )
         if alone:
             y, last = y.squeeze(1), [part.squeeze(1) for part in last]
@@ -349,37 +434,7 @@ class Layers(nn.Module):
             )
         return bool(self._random)
 
-    # the door
-
-    def _check_input(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or x.dim() not in (2, 3):
-            found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            shape = "(B, T, I)" if self.batch_first else "(T, B, I)"
-            raise InputError(
-                f"the input is a tensor {shape}, or (T, I) for one sequence, or a "
-                f"PackedSequence; found {found}."
-            )
-        if x.shape[-1] != self.input_size:
-            raise InputError(
-                f"this layer has input_size {self.input_size}; the input of shape "
-                f"{tuple(x.shape)} has {x.shape[-1]} values at each step."
-            )
-
-    def _begins(self, resets: Tensor, x: Tensor, alone: bool) -> Tensor:
-        """Resets as (T, B)."""
-        length, batch = x.shape[:2]
-        expected = (length,) if alone else (batch, length) if self.batch_first else (length, batch)
-        if (
-            not isinstance(resets, Tensor)
-            or resets.dtype != torch.bool
-            or tuple(resets.shape) != expected
-        ):
-            found = getattr(resets, "dtype", type(resets).__name__)
-            raise InputError(
-                f"resets are a tensor of bool of shape {expected}; found {found} of shape "
-                f"{tuple(getattr(resets, 'shape', ()))}."
-            )
-        return resets.t() if self.batch_first and not alone else resets.reshape(length, batch)
+    # what the first step receives
 
     def _initial(
         self, state: State | None, x: Tensor, batch: int, alone: bool
@@ -400,29 +455,12 @@ class Layers(nn.Module):
         return [part.unbind(0) for part in given]
 
     def _states_given(self, state: State | None, batch: int, alone: bool) -> list[Tensor] | None:
-        if state is None:
-            return None
-        names = self.cell.states
-        parts = [state] if isinstance(state, Tensor) else list(state)
-        if len(parts) != len(names):
-            raise InputError(
-                f"cell '{self.cell.name}' has {len(names)} "
-                f"state{'s' * (len(names) != 1)} ({', '.join(names)}); {len(parts)} "
-                f"{'was' if len(parts) == 1 else 'were'} given."
-            )
-        for name, part, size in zip(names, parts, self._state_sizes, strict=True):
-            if not isinstance(part, Tensor):
-                raise InputError(
-                    f"the initial state {name} is a tensor; found {type(part).__name__}."
-                )
-            count = len(self._directions)
-            expected = (count, size) if alone else (count, batch, size)
-            if tuple(part.shape) != expected:
-                raise InputError(
-                    f"the initial state {name} has shape {tuple(part.shape)}; expected "
-                    f"{expected}: (layers · directions, {'' if alone else 'batch, '}size)."
-                )
-        return [part.unsqueeze(1) for part in parts] if alone else parts
+        count = len(self._directions)
+        return (
+            None
+            if state is None
+            else states_of(self.cell, self._state_sizes, count, state, batch, alone)
+        )
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults."""
@@ -439,18 +477,6 @@ class Layers(nn.Module):
         return ", ".join([str(self.input_size), str(self.hidden_size), *changed])
 
 
-def _counts(lengths: Tensor | Sequence[int], batch: int) -> Tensor:
-    """Lengths as int64 on the CPU; that they fit is seen where their values are."""
-    counts = torch.as_tensor(lengths)
-    whole = not counts.is_floating_point() and not counts.is_complex()
-    if tuple(counts.shape) != (batch,) or not (whole or batch == 0) or counts.dtype == torch.bool:
-        raise InputError(
-            f"lengths are whole numbers, one for each of the {batch} rows; found "
-            f"{counts.dtype} of shape {tuple(counts.shape)}."
-        )
-    return counts.to("cpu", torch.int64)
-
-
 def _stacked(found: list[list[Tensor]]) -> list[Tensor]:
     """For each state, one tensor with the directions of all layers along its first axis."""
     if len(found) == 1:
@@ -460,16 +486,3 @@ def _stacked(found: list[list[Tensor]]) -> list[Tensor]:
 
 def _as_state(parts: list[Tensor]) -> State:
     return parts[0] if len(parts) == 1 else tuple(parts)
-
-
-def _check_arguments(cell: Cell, num_layers: int, dropout: float, every: str) -> None:
-    if not isinstance(cell, Cell):
-        raise InputError(
-            f"the first argument is a cell, such as unrolled.cells.lstm; found {cell!r}."
-        )
-    if num_layers < 1:
-        raise InputError(f"num_layers is {num_layers}; a network has one layer or more.")
-    if isinstance(dropout, bool) or not 0 <= dropout <= 1:
-        raise InputError(f"dropout is {dropout!r}; it is a probability, from 0 to 1.")
-    if every not in get_args(Every):
-        raise InputError(f"dropout_every is 'step' or 'sequence'; found {every!r}.")

@@ -46,9 +46,10 @@ OPERATIONS: dict[str, str] = {
 # Module of the backend → what a kernel may take from it.
 _OFFERED = {
     "denormals": ("flush_denormals", "restore_mode"),
+    "dots": ("dots",),
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
     "products": ("fill", "multiply"),
-    "team": ("matrix_at", "next_part", "table_at", "vector_at"),
+    "team": ("array_at", "matrix_at", "next_part", "table_at", "vector_at"),
     "vectors": (
         *("absolute", "load", "load_part", "maximum", "minimum", "splat", "square_root"),
         *("store", "store_part", "where"),
@@ -56,19 +57,22 @@ _OFFERED = {
 }
 
 _TAKEN = {
-    *("active", "at", "base", "first", "j", "k", "last", "lengths", "min", "mode", "njit", "np"),
-    *("offset", "range", "real", "reverse", "row", "rows", "step", "tail", "LANES"),
+    *("active", "address", "at", "base", "before", "first", "j", "k", "last", "length", "lengths"),
+    *("min", "mode", "njit", "np", "offset", "range", "real", "reverse", "row", "rows", "step"),
+    *("table", "tail", "LANES"),
     *(name for names in _OFFERED.values() for name in names),
 }
 
 # How the names of arrays and sizes end; those of values do not.
-_ENDINGS = ("_steps", "_rows", "_sums", "_parameters", "_size")
+_ENDINGS = ("_steps", "_rows", "_sums", "_parameters", "_size", "_given")
 
 STEPS = ("first", "last", "reverse", "active", "offset", "lengths")
 
 
 class FunctionText:
     """One function: the stages of a section that run in one pass over the steps."""
+
+    step_number = "real(lengths[row] - step if reverse else step + 1)"
 
     def __init__(self, layout: Layout, section: int, numbers: Sequence[int], function: str) -> None:
         self.layout = layout
@@ -193,7 +197,7 @@ class FunctionText:
                 open_names.extend(self.layout.scalars[name].operands)
             needed.add(name)
         if STEP_NUMBER in needed:
-            yield f"{STEP_NUMBER} = real(lengths[row] - step if reverse else step + 1)"
+            yield f"{STEP_NUMBER} = {self.step_number}"
         for name, instruction in self.layout.scalars.items():
             if name in needed:
                 yield f"{self._name(name)} = {self._written(instruction)}"
