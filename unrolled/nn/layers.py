@@ -53,6 +53,8 @@ class Layers(nn.Module):
         SizeError: if two sizes of the cell cannot agree.
     """
 
+    weight_dropout: float = 0.0  # a subclass may have it
+
     def __init__(
         self,
         cell: Cell,
@@ -75,6 +77,7 @@ class Layers(nn.Module):
         self.dropout = float(dropout)
         self.dropout_every = dropout_every
         self.bidirectional = bidirectional
+        self._names: list[list[str]]  # of each direction's families, as its subclass stores them
         self._suffixes: list[str] = []
         self._sizes: list[dict[str, int]] = []
         width = input_size
@@ -229,18 +232,14 @@ class Layers(nn.Module):
                 it is in training mode only.
             BackendError: if the backend named cannot serve.
         """
-        if self.training:
-            check_nothing_random(
-                self.cell,
-                bool(self._random),
-                self.dropout > 0 and self.num_layers > 1,
-                getattr(self, "weight_dropout", 0.0) > 0,
-            )
+        if self.training and (self._random or self.dropout or self.weight_dropout):
+            between = self.dropout > 0 and self.num_layers > 1
+            check_nothing_random(self.cell, bool(self._random), between, self.weight_dropout > 0)
         if self._streams and type(x) is Tensor and not watched():
-            found = self._stepped(x, state)
-            if found is not None:
-                y, last = found
-                return y, _as_state(last)
+            stepper = self._steppers.get(x.dtype) or self._stepper(x.dtype)
+            found = stepper and stepper(self, x, self._fresh(x) if state is None else state)
+            if found:
+                return found
         check_streams(self.cell, self.bidirectional)
         check_one_step(x, self.input_size)
         alone = x.dim() == 1
@@ -250,31 +249,27 @@ class Layers(nn.Module):
             return y[0, 0], _as_state([part.squeeze(1) for part in last])
         return y[0], _as_state(last)
 
-    def _stepped(self, x: Tensor, state: State | None) -> tuple[Tensor, list[Tensor]] | None:
-        """A step by the kernels for few steps; None if they cannot do it."""
-        stepper = self._steppers.get(x.dtype)
-        if stepper is None:
-            if x.dtype not in DTYPES:
-                return None
-            stepper = self._steppers[x.dtype] = self._stepper(x.dtype)
-        if state is None:
-            batch = 1 if x.dim() == 1 else len(x)
-            initial = self._apart(None, x, batch)
-            state = tuple(torch.stack(list(parts)) for parts in initial)
-            if x.dim() == 1:
-                state = tuple(part.squeeze(1) for part in state)
-        return stepper(self, x, (state,) if isinstance(state, Tensor) else state)
-
-    def _stepper(self, dtype: torch.dtype) -> Stepper:
+    def _stepper(self, dtype: torch.dtype) -> Stepper | None:
+        """What makes steps for a dtype; None if no kernel serves it."""
+        if dtype not in DTYPES:
+            return None
         cell, names = self._stored
         letters = cell.sizes.letters
         numbers = tuple(tuple(sizes[letter] for letter in letters) for sizes in self._sizes)
-        return stepper_of(cell.text, numbers, names, dtype)
+        self._steppers[dtype] = stepper_of(cell.text, numbers, names, dtype)
+        return self._steppers[dtype]
+
+    def _fresh(self, x: Tensor) -> State:
+        """What the first step receives where no state is given, as `step` takes it."""
+        alone = x.dim() == 1
+        initial = self._apart(None, x, 1 if alone else len(x))
+        parts = [torch.stack(list(layers)) for layers in initial]
+        return _as_state([part.squeeze(1) for part in parts] if alone else parts)
 
     @property
     def _stored(self) -> tuple[Cell, tuple[tuple[str, ...], ...]]:
         """The cell with families as they are stored, and what they are called in each layer."""
-        return self.cell.expected, tuple(map(tuple, self._names))
+        return self.cell.expected, tuple(tuple(names) for names in self._names)
 
     @torch.no_grad()
     def network(self) -> Network:
@@ -470,7 +465,7 @@ class Layers(nn.Module):
         shown["dropout"] = (self.dropout, 0.0)
         shown["dropout_every"] = (self.dropout_every, "step")
         shown["bidirectional"] = (self.bidirectional, False)
-        shown["weight_dropout"] = (getattr(self, "weight_dropout", 0.0), 0.0)
+        shown["weight_dropout"] = (self.weight_dropout, 0.0)
         shown["initial_state"] = (getattr(self, "initial_state", "zero"), "zero")
         shown["backend"] = (self.backend, "auto")
         changed = [f"{name}={value!r}" for name, (value, usual) in shown.items() if value != usual]

@@ -1,22 +1,29 @@
 """One step of recurrent layers, for streams: kernels that read weights where they lie.
 
 Over one step there is nothing to prepare and nothing to gain from it, so what counts is the way to
-the kernel: a table of addresses for each layer, of which a call writes only those that have changed.
+the kernel: a table for each layer, of which a call writes only the addresses that have changed.
 """
 
-from collections.abc import Sequence
 from functools import cache
+from operator import add
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, empty_like, is_grad_enabled, nn
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from ..backends.cpu.live import Table, live_kernel_for, shape_of
 from ..cell import Cell
+from .checks import State
 
-DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
+DTYPES: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype("float32"),
+    torch.float64: np.dtype("float64"),
+}
 _PLAIN = (nn.Parameter, Tensor)
 _KEPT = 16  # batches for which tables are kept
 
@@ -53,42 +60,43 @@ class Stepper:
             ]
             for of_layer, sizes in zip(names, self.sizes, strict=True)
         ]
-        self._free: dict[int | None, list[_Desk]] = {}  # B → desks that no thread is working at
+        self._free: dict[torch.Size, list[_Desk]] = {}  # of x → desks that no thread is working at
 
     def __reduce__(self) -> Any:
         # Copies and pickles lead to the one that is there already, with its tables.
         return stepper_of, self._about
 
-    def __call__(
-        self, module: nn.Module, x: Tensor, states: Sequence[Tensor]
-    ) -> tuple[Tensor, list[Tensor]] | None:
+    def __call__(self, module: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State] | None:
         """One step of all layers, if these tensors need nothing but numbers.
 
         Args:
             module: whose parameters they are.
-            x: (B, I), or (I,).
-            states: for each state a tensor (layers, B, size), without B for (I,).
+            x: (B, I), or (I,), of the stepper's dtype.
+            state: a tensor (layers, B, size) or a tuple of several, without B for (I,).
 
         Returns:
-            The output and the new states; None if the kernel cannot do it, or one does not fit.
+            The output and the new state; None if the kernel cannot do it, or something does not
+            fit.
         """
-        batch = len(x) if x.dim() == 2 else None
-        free = self._free.get(batch)
-        if free is None:
-            free = self._prepare(batch)
+        shape = x.shape
+        free = self._free.get(shape)
+        if free is None and (free := self._prepared(shape)) is None:
+            return None
         try:
             desk = free.pop()
         except IndexError:
-            desk = _Desk(self, batch)
+            desk = _Desk(self, shape[:-1])
         try:
-            return desk.step(module, x, states)
+            return desk.step(module, x, state)
         finally:
             free.append(desk)
 
-    def _prepare(self, batch: int | None) -> list["_Desk"]:
+    def _prepared(self, shape: torch.Size) -> "list[_Desk] | None":
+        if len(shape) not in (1, 2) or shape[-1] != self.sizes[0]["I"]:
+            return None
         if len(self._free) >= _KEPT:
             self._free.clear()
-        return self._free.setdefault(batch, [])
+        return self._free.setdefault(shape, [])
 
 
 @cache
@@ -100,58 +108,58 @@ def stepper_of(*about: Any) -> Stepper:
 class _Desk:
     """What one call at a time works with: tables, and how tensors look for so many rows."""
 
-    def __init__(self, stepper: Stepper, batch: int | None) -> None:
+    def __init__(self, stepper: Stepper, rows: tuple[int, ...]) -> None:
         count, sizes = len(stepper.sizes), stepper.state_sizes
-        dtype = DTYPES[stepper.dtype]
+        dtype: np.dtype[Any] = DTYPES[stepper.dtype]
         self.dtype = stepper.dtype
         self.call = stepper.kernel.call
-        rows, count_rows = ((), 1) if batch is None else ((batch,), batch)
-        self.x_shape = *rows, stepper.sizes[0]["I"]
+        batch = rows[0] if rows else 1
         self.output = torch.from_numpy(np.empty((*rows, sizes[0]), dtype))
-        self.states = [torch.from_numpy(np.empty((count, *rows, size), dtype)) for size in sizes]
-        self.spans = [count_rows * size * dtype.itemsize for size in sizes] * 2
-        self.tables = [Table(stepper.kernel, numbers, 1, count_rows) for numbers in stepper.sizes]
+        likes = [torch.from_numpy(np.empty((count, *rows, size), dtype)) for size in sizes]
+        self.states = [(like.shape, like) for like in likes]
+        self.single, self.deep = len(sizes) == 1, count > 1
+        self.spans = [batch * size * dtype.itemsize for size in sizes]
+        self.tables = [Table(stepper.kernel, numbers, 1, batch) for numbers in stepper.sizes]
         self.layers = [
             (table.numbers, table.address, families)
             for table, families in zip(self.tables, stepper.families, strict=True)
         ]
 
-    def step(
-        self, module: nn.Module, x: Tensor, states: Sequence[Tensor]
-    ) -> tuple[Tensor, list[Tensor]] | None:
-        """As `Stepper.__call__`. Every line of this is paid for at every step."""
-        dtype, graph = self.dtype, torch.is_grad_enabled()
-        last = []
+    def step(self, module: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State] | None:
+        """As `Stepper.__call__`. Each line is paid for at each step, hence their plainness."""
+        dtype, graph = self.dtype, is_grad_enabled()
+        x = x.contiguous()
+        if not x.is_cpu or (graph and x.requires_grad):
+            return None
+        states = (state,) if type(state) is Tensor else state
         if len(states) != len(self.states):
             return None
-        for given, like in zip(states, self.states):
+        y = empty_like(self.output)
+        given_at, last_at, last, kept = [], [], [], []
+        for given, (shape, like) in zip(states, self.states):  # noqa: B905 - equal, see above
             if (
                 type(given) is not Tensor
-                or given.shape != like.shape
+                or given.shape != shape
                 or given.dtype is not dtype
                 or not given.is_cpu
                 or (graph and given.requires_grad)
             ):
                 return None
-            last.append(torch.empty_like(like))
-        if (
-            x.shape != self.x_shape
-            or x.dtype is not dtype
-            or not x.is_cpu
-            or (graph and x.requires_grad)
-        ):
-            return None
-        read = [x.contiguous(), *(state.contiguous() for state in states)]
-        y = torch.empty_like(self.output)
-        below, *given_at = [tensor.data_ptr() for tensor in read]
-        fixed = [below, y.data_ptr(), *given_at, *[state.data_ptr() for state in last]]
+            given = given.contiguous()
+            kept.append(given)
+            given_at.append(given.data_ptr())
+            made = empty_like(like)
+            last.append(made)
+            last_at.append(made.data_ptr())
+        below, output = x.data_ptr(), y.data_ptr()
         parameters = module._parameters
         for numbers, address, families in self.layers:
-            addresses = list(fixed)
+            addresses = [below, output, *given_at, *last_at]
             for name, shape in families:
                 family = parameters.get(name)
                 if family is None:
                     family = getattr(module, name)
+                    kept.append(family)  # it may have been computed just now
                 if (
                     type(family) not in _PLAIN
                     or family.shape != shape
@@ -162,26 +170,21 @@ class _Desk:
                 ):
                     return None
                 addresses.append(family.data_ptr())
-            numbers[: len(addresses)] = addresses
+            numbers[: len(addresses)] = addresses  # type: ignore[assignment]
             self.call(address)
-            if len(self.layers) > 1:
-                fixed = self._above(fixed)
-        return y, last
-
-    def _above(self, addresses: list[int]) -> list[int]:
-        """The addresses for the layer above, which reads what is now the state of this one."""
-        states = addresses[2:]
-        output = states[len(states) // 2]
-        moved = [state + span for state, span in zip(states, self.spans, strict=True)]
-        return [output, addresses[1], *moved]
+            if self.deep:  # the layer above reads what is now the output of this one
+                below = last_at[0]
+                given_at = list(map(add, given_at, self.spans))
+                last_at = list(map(add, last_at, self.spans))
+        return y, last[0] if self.single else tuple(last)
 
 
 def watched() -> bool:
     """Whether something must see torch's own operations."""
     return (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._get_tracing_state() is not None
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        is_compiling()
+        or _len_torch_dispatch_stack() > 0
+        or _get_tracing_state() is not None
+        or peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
     )

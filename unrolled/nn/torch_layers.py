@@ -44,7 +44,7 @@ class _TorchLayers(Layers):
         self.hidden_size: int = hidden_size
         self.bias = bias
         self.proj_size = proj_size
-        self._names: list[list[str]] = []
+        self._names = []
         for number, suffix in enumerate(self._suffixes):
             shapes = self._shapes(number // (1 + bidirectional), suffix)
             self._names.append(list(shapes))

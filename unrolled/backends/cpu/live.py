@@ -19,12 +19,9 @@ from typing import Any
 import numpy as np
 from numba import cfunc
 
-from ...language.sizes import ONE
 from ...program import Program
 from ...schedule import schedule
 from .. import files
-from ..blocks import family_shapes
-from ..steps import Array
 from . import vectors
 from .kernel import OPTIONS_OF_CALLBACKS, announce, foundations
 from .layout import LOOP, Layout
