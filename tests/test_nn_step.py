@@ -162,6 +162,27 @@ def test_whatever_its_memory_looks_like(by_kernels):
 
 
 @torch.no_grad()
+def test_many_rows_stream_too():
+    layer = nn.GRU(3, 5, 2).double()
+    x = torch.randn(3, stepping.ROWS + 1, 3, dtype=torch.float64)
+    assert_same(streamed(layer, x), layer(x))
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@torch.no_grad()
+def test_a_sequence_of_one_step_goes_the_same_way(batch_first, monkeypatch):
+    layer = nn.LSTM(3, 5, 2, batch_first=batch_first).double()
+    monkeypatch.setattr(layer, "_run", None)  # which the ordinary way would call
+    for shape in ((1, 3), (2, 1, 3) if batch_first else (1, 2, 3)):
+        x = torch.randn(shape, dtype=torch.float64)
+        for state in (None, layer(x)[1]):
+            y, last = layer(x, state)
+            other, expected = layer.step(x.reshape(-1, 3) if len(shape) == 3 else x[0], state)
+            assert y.shape == (*shape[:-1], 5)
+            assert_same((y.flatten(), last), (other.flatten(), expected))
+
+
+@torch.no_grad()
 def test_learned_initial_states_are_where_a_stream_begins(by_kernels):
     layer = randomised(layer_of(cells.lstm, num_layers=2, initial_state="learned"))
     for x in (
@@ -278,10 +299,10 @@ def test_two_python_threads_step_one_layer_at_once():
 @torch.no_grad()
 def test_memory_stays_the_same_however_many_steps_and_shapes():
     layer = nn.GRU(3, 5)
-    for batch in range(1, 60):
-        layer.step(torch.randn(batch, 3))
-    assert len(layer._steppers[torch.float32]._free) <= stepping._KEPT
+    for batch in (*range(40), None):
+        layer.step(torch.randn(3) if batch is None else torch.randn(batch, 3))
     free = layer._steppers[torch.float32]._free
+    assert 0 < len(free) <= stepping._KEPT
     state = None
     for _ in range(50):
         _, state = layer.step(torch.randn(2, 3), state)
@@ -352,7 +373,7 @@ def test_other_dtypes_run_on_torchs_operations():
 def test_a_compiled_step_is_the_same():
     layer = nn.GRU(3, 5).double()
     x = torch.randn(4, 2, 3, dtype=torch.float64)
-    y, state = layer.step(x[0])
+    _, state = layer.step(x[0])
     found = torch.compile(layer.step, fullgraph=True, backend="eager")(x[1], state)
     assert_same(found, layer.step(x[1], state))
 

@@ -191,7 +191,12 @@ class Layers(nn.Module):
                 )
             return self._packed(x, state)
         check_input(x, self.input_size, self.batch_first)
-        alone = x.dim() == 2
+        alone, steps = x.dim() == 2, int(self.batch_first and x.dim() == 3)
+        plain = lengths is None and resets is None and masks is None and not return_all
+        if plain and x.shape[steps] == 1 and not self._drawing:
+            found = self._at_once(x.squeeze(steps), state)
+            if found is not None:
+                return found[0].unsqueeze(steps), found[1]
         if alone:
             x = x.unsqueeze(1)
         elif self.batch_first:
@@ -232,14 +237,12 @@ class Layers(nn.Module):
                 it is in training mode only.
             BackendError: if the backend named cannot serve.
         """
-        if self.training and (self._random or self.dropout or self.weight_dropout):
+        if self._drawing:
             between = self.dropout > 0 and self.num_layers > 1
             check_nothing_random(self.cell, bool(self._random), between, self.weight_dropout > 0)
-        if self._streams and type(x) is Tensor and not watched():
-            stepper = self._steppers.get(x.dtype) or self._stepper(x.dtype)
-            found = stepper and stepper(self, x, self._fresh(x) if state is None else state)
-            if found:
-                return found
+        found = self._at_once(x, state)
+        if found is not None:
+            return found
         check_streams(self.cell, self.bidirectional)
         check_one_step(x, self.input_size)
         alone = x.dim() == 1
@@ -248,6 +251,20 @@ class Layers(nn.Module):
         if alone:
             return y[0, 0], _as_state([part.squeeze(1) for part in last])
         return y[0], _as_state(last)
+
+    @property
+    def _drawing(self) -> bool:
+        """Whether a call may draw something at random."""
+        return self.training and bool(self._random or self.dropout or self.weight_dropout)
+
+    def _at_once(self, x: Tensor, state: State | None) -> tuple[Tensor, State] | None:
+        """A step by the kernels for few steps; None if they cannot do it, or something is amiss."""
+        if not self._streams or type(x) is not Tensor or watched():
+            return None
+        stepper = self._steppers.get(x.dtype) or self._stepper(x.dtype)
+        if stepper is None:
+            return None
+        return stepper(self, x, self._fresh(x) if state is None else state)
 
     def _stepper(self, dtype: torch.dtype) -> Stepper | None:
         """What makes steps for a dtype; None if no kernel serves it."""

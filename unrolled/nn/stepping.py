@@ -25,6 +25,7 @@ DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float64: np.dtype("float64"),
 }
 _PLAIN = (nn.Parameter, Tensor)
+ROWS = 16  # at most; for more, threads and packed weights are quicker, even over one step
 _KEPT = 16  # batches for which tables are kept
 
 
@@ -92,7 +93,7 @@ class Stepper:
             free.append(desk)
 
     def _prepared(self, shape: torch.Size) -> "list[_Desk] | None":
-        if len(shape) not in (1, 2) or shape[-1] != self.sizes[0]["I"]:
+        if len(shape) not in (1, 2) or shape[-1] != self.sizes[0]["I"] or shape[:-1] > (ROWS,):
             return None
         if len(self._free) >= _KEPT:
             self._free.clear()
