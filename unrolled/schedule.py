@@ -101,8 +101,14 @@ class Schedule:
                     self.sums)  # fmt: skip
 
 
-def schedule(program: Program) -> Schedule:
-    """Sort a program into what runs before, in and after the loop over time."""
+def schedule(program: Program, few_steps: bool = False) -> Schedule:
+    """Sort a program into what runs before, in and after the loop over time.
+
+    Args:
+        program: a forward or an adjoint program.
+        few_steps: of a forward program, whether all of it stays in the loop: where there are few
+            steps, one pass over them costs less than several.
+    """
     by_name = program.by_name
     received = {name for name, _ in program.carried}
     depends = _reached_from(received, program.instructions)
@@ -112,6 +118,8 @@ def schedule(program: Program) -> Schedule:
     before = _needed_for({i.name for i in early}, by_name)
     late = {i.name for i in apart if i.name in depends and i.name not in feeds}
     after = _after(program, late, depends, before | feeds)
+    if few_steps:
+        before, after = set(), set()
     place = [0 if i.name in before else 2 if i.name in after else 1 for i in program.instructions]
     before_stages, loop_stages, after_stages = (
         _with_comparisons(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,24 @@ from ..cell import Cell
 from ..errors import InputError
 from ..language.equations import Every
 from ..network import Network
+from .checks import (
+    State,
+    begins_of,
+    check_arguments,
+    check_input,
+    check_nothing_random,
+    check_one_step,
+    check_streams,
+    counts_of,
+    reads_step_number,
+    states_of,
+)
 from .choice import check_name
 from .direction import Direction, direction_of
 from .masks import Masks, draw_masks, dropped, noise_of
 from .operator import recurrence
+from .stepping import DTYPES, Stepper, stepper_of, watched
 from .trace import LayerTrace, trace_of
-
-State = Tensor | tuple[Tensor, ...]
 
 
 class Layers(nn.Module):
@@ -43,6 +54,8 @@ class Layers(nn.Module):
         SizeError: if two sizes of the cell cannot agree.
     """
 
+    weight_dropout: float = 0.0  # a subclass may have it
+
     def __init__(
         self,
         cell: Cell,
@@ -57,7 +70,7 @@ class Layers(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        _check_arguments(cell, num_layers, dropout, dropout_every)
+        check_arguments(cell, num_layers, dropout, dropout_every)
         self.cell = cell
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -67,6 +80,7 @@ class Layers(nn.Module):
         self.dropout_every = dropout_every
         self.bidirectional = bidirectional
         self.recompute = recompute
+        self._names: list[list[str]]  # of each direction's families, as its subclass stores them
         self._suffixes: list[str] = []
         self._sizes: list[dict[str, int]] = []
         self._state_sizes: list[int] = []
@@ -97,6 +111,9 @@ class Layers(nn.Module):
         check_name(name)
         self._directions = self._made(self.cell.expected, name)
         self._random = self._made(self.cell, name) if self.cell.draws else []
+        served = name in ("auto", "cpu")
+        self._streams = served and not (self.bidirectional or reads_step_number(self.cell))
+        self._steppers: dict[torch.dtype, Stepper] = {}
 
     def _made(self, cell: Cell, backend: str) -> list[Direction]:
         """All directions of all layers, of one cell."""
@@ -185,14 +202,19 @@ class Layers(nn.Module):
                     "give a padded tensor with lengths=… for that."
                 )
             return self._packed(x, state)
-        self._check_input(x)
-        alone = x.dim() == 2
+        check_input(x, self.input_size, self.batch_first)
+        alone, steps = x.dim() == 2, int(self.batch_first and x.dim() == 3)
+        plain = lengths is None and resets is None and masks is None and not return_all
+        if plain and x.shape[steps] == 1 and not self._drawing:
+            found = self._at_once(x.squeeze(steps), state)
+            if found is not None:
+                return found[0].unsqueeze(steps), found[1]
         if alone:
             x = x.unsqueeze(1)
         elif self.batch_first:
             x = x.transpose(0, 1)
         counts = None if lengths is None else counts_of(lengths, x.shape[1])
-        begins = None if resets is None else self._begins(resets, x, alone)
+        begins = None if resets is None else begins_of(resets, x, alone, self.batch_first)
         initial = self._initial(state, x, x.shape[1], alone)
         y, last, *all_states = self._run(x, initial, counts, begins, masks, return_all)
         if alone:
@@ -202,6 +224,81 @@ class Layers(nn.Module):
             y = y.transpose(0, 1)
             all_states = [[part.transpose(1, 2) for part in parts] for parts in all_states]
         return y, _as_state(last), *map(_as_state, all_states)
+
+    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Run the layers over one step of a stream, in constant memory.
+
+        Steps one after the other, each with the state that the last one gave, give what `forward`
+        gives for the whole sequence, to rounding; states pass between both. Weights are read anew
+        at each step. Where no gradient is wanted (under `torch.no_grad()`, say) a step of small
+        layers takes microseconds; otherwise it is a differentiable sequence of one step, which
+        takes longer.
+
+        Args:
+            x: the input of one step, (B, I), or (I,) for one sequence.
+            state: as in `forward`, (num_layers, B, size), without B for one sequence, or a tuple
+                of such tensors. If None, zeros, or what was learned.
+
+        Returns:
+            The output (B, size) of the last layer, without B for one sequence, and the new state;
+            the one given stays as it is.
+
+        Raises:
+            InputError: if a shape, a dtype or a device does not fit; if the layer is bidirectional;
+                if its cell reads the number of the step; if something is drawn at random, which
+                it is in training mode only.
+            BackendError: if the backend named cannot serve.
+        """
+        if self._drawing:
+            between = self.dropout > 0 and self.num_layers > 1
+            check_nothing_random(self.cell, bool(self._random), between, self.weight_dropout > 0)
+        found = self._at_once(x, state)
+        if found is not None:
+            return found
+        check_streams(self.cell, self.bidirectional)
+        check_one_step(x, self.input_size)
+        alone = x.dim() == 1
+        x = x.reshape(1, -1, self.input_size)
+        y, last = self._run(x, self._initial(state, x, x.shape[1], alone), None)
+        if alone:
+            return y[0, 0], _as_state([part.squeeze(1) for part in last])
+        return y[0], _as_state(last)
+
+    @property
+    def _drawing(self) -> bool:
+        """Whether a call may draw something at random."""
+        return self.training and bool(self._random or self.dropout or self.weight_dropout)
+
+    def _at_once(self, x: Tensor, state: State | None) -> tuple[Tensor, State] | None:
+        """A step by the kernels for few steps; None if they cannot do it, or something is amiss."""
+        if not self._streams or type(x) is not Tensor or watched():
+            return None
+        stepper = self._steppers.get(x.dtype) or self._stepper(x.dtype)
+        if stepper is None:
+            return None
+        return stepper(self, x, self._fresh(x) if state is None else state)
+
+    def _stepper(self, dtype: torch.dtype) -> Stepper | None:
+        """What makes steps for a dtype; None if no kernel serves it."""
+        if dtype not in DTYPES:
+            return None
+        cell, names = self._stored
+        letters = cell.sizes.letters
+        numbers = tuple(tuple(sizes[letter] for letter in letters) for sizes in self._sizes)
+        self._steppers[dtype] = stepper_of(cell.text, numbers, names, dtype)
+        return self._steppers[dtype]
+
+    def _fresh(self, x: Tensor) -> State:
+        """What the first step receives where no state is given, as `step` takes it."""
+        alone = x.dim() == 1
+        initial = self._apart(None, x, 1 if alone else len(x))
+        parts = [torch.stack(list(layers)) for layers in initial]
+        return _as_state([part.squeeze(1) for part in parts] if alone else parts)
+
+    @property
+    def _stored(self) -> tuple[Cell, tuple[tuple[str, ...], ...]]:
+        """The cell with families as they are stored, and what they are called in each layer."""
+        return self.cell.expected, tuple(tuple(names) for names in self._names)
 
     @torch.no_grad()
     def network(self) -> Network:
@@ -250,7 +347,7 @@ class Layers(nn.Module):
         Raises:
             InputError: if a shape does not fit.
         """
-        self._check_input(x)
+        check_input(x, self.input_size, self.batch_first)
         alone = x.dim() == 2
         sequence = x.unsqueeze(1) if alone else x.transpose(0, 1) if self.batch_first else x
         batch, numbers = sequence.shape[1], range(len(self._directions))
@@ -262,7 +359,7 @@ class Layers(nn.Module):
             list(zip(*learned, strict=True)),
             [self._families(number) for number in numbers],
             None if lengths is None else counts_of(lengths, batch),
-            None if resets is None else self._begins(resets, sequence, alone),
+            None if resets is None else begins_of(resets, sequence, alone, self.batch_first),
         )
         if alone:
             y, last = y.squeeze(1), [part.squeeze(1) for part in last]
@@ -361,37 +458,7 @@ class Layers(nn.Module):
             )
         return bool(self._random)
 
-    # the door
-
-    def _check_input(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or x.dim() not in (2, 3):
-            found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            shape = "(B, T, I)" if self.batch_first else "(T, B, I)"
-            raise InputError(
-                f"the input is a tensor {shape}, or (T, I) for one sequence, or a "
-                f"PackedSequence; found {found}."
-            )
-        if x.shape[-1] != self.input_size:
-            raise InputError(
-                f"this layer has input_size {self.input_size}; the input of shape "
-                f"{tuple(x.shape)} has {x.shape[-1]} values at each step."
-            )
-
-    def _begins(self, resets: Tensor, x: Tensor, alone: bool) -> Tensor:
-        """Resets as (T, B)."""
-        length, batch = x.shape[:2]
-        expected = (length,) if alone else (batch, length) if self.batch_first else (length, batch)
-        if (
-            not isinstance(resets, Tensor)
-            or resets.dtype != torch.bool
-            or tuple(resets.shape) != expected
-        ):
-            found = getattr(resets, "dtype", type(resets).__name__)
-            raise InputError(
-                f"resets are a tensor of bool of shape {expected}; found {found} of shape "
-                f"{tuple(getattr(resets, 'shape', ()))}."
-            )
-        return resets.t() if self.batch_first and not alone else resets.reshape(length, batch)
+    # what the first step receives
 
     def _initial(
         self, state: State | None, x: Tensor, batch: int, alone: bool
@@ -412,29 +479,12 @@ class Layers(nn.Module):
         return [part.unbind(0) for part in given]
 
     def _states_given(self, state: State | None, batch: int, alone: bool) -> list[Tensor] | None:
-        if state is None:
-            return None
-        names = self.cell.states
-        parts = [state] if isinstance(state, Tensor) else list(state)
-        if len(parts) != len(names):
-            raise InputError(
-                f"cell '{self.cell.name}' has {len(names)} "
-                f"state{'s' * (len(names) != 1)} ({', '.join(names)}); {len(parts)} "
-                f"{'was' if len(parts) == 1 else 'were'} given."
-            )
-        for name, part, size in zip(names, parts, self._state_sizes, strict=True):
-            if not isinstance(part, Tensor):
-                raise InputError(
-                    f"the initial state {name} is a tensor; found {type(part).__name__}."
-                )
-            count = len(self._directions)
-            expected = (count, size) if alone else (count, batch, size)
-            if tuple(part.shape) != expected:
-                raise InputError(
-                    f"the initial state {name} has shape {tuple(part.shape)}; expected "
-                    f"{expected}: (layers · directions, {'' if alone else 'batch, '}size)."
-                )
-        return [part.unsqueeze(1) for part in parts] if alone else parts
+        count = len(self._directions)
+        return (
+            None
+            if state is None
+            else states_of(self.cell, self._state_sizes, count, state, batch, alone)
+        )
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults."""
@@ -444,24 +494,12 @@ class Layers(nn.Module):
         shown["dropout"] = (self.dropout, 0.0)
         shown["dropout_every"] = (self.dropout_every, "step")
         shown["bidirectional"] = (self.bidirectional, False)
-        shown["weight_dropout"] = (getattr(self, "weight_dropout", 0.0), 0.0)
+        shown["weight_dropout"] = (self.weight_dropout, 0.0)
         shown["initial_state"] = (getattr(self, "initial_state", "zero"), "zero")
         shown["recompute"] = (self.recompute, False)
         shown["backend"] = (self.backend, "auto")
         changed = [f"{name}={value!r}" for name, (value, usual) in shown.items() if value != usual]
         return ", ".join([str(self.input_size), str(self.hidden_size), *changed])
-
-
-def counts_of(lengths: Tensor | Sequence[int], batch: int) -> Tensor:
-    """Lengths as int64 on the CPU; that they fit is seen where their values are."""
-    counts = torch.as_tensor(lengths)
-    whole = not counts.is_floating_point() and not counts.is_complex()
-    if tuple(counts.shape) != (batch,) or not (whole or batch == 0) or counts.dtype == torch.bool:
-        raise InputError(
-            f"lengths are whole numbers, one for each of the {batch} rows; found "
-            f"{counts.dtype} of shape {tuple(counts.shape)}."
-        )
-    return counts.to("cpu", torch.int64)
 
 
 def _stacked(found: list[list[Tensor]]) -> list[Tensor]:
@@ -473,16 +511,3 @@ def _stacked(found: list[list[Tensor]]) -> list[Tensor]:
 
 def _as_state(parts: list[Tensor]) -> State:
     return parts[0] if len(parts) == 1 else tuple(parts)
-
-
-def _check_arguments(cell: Cell, num_layers: int, dropout: float, every: str) -> None:
-    if not isinstance(cell, Cell):
-        raise InputError(
-            f"the first argument is a cell, such as unrolled.cells.lstm; found {cell!r}."
-        )
-    if num_layers < 1:
-        raise InputError(f"num_layers is {num_layers}; a network has one layer or more.")
-    if isinstance(dropout, bool) or not 0 <= dropout <= 1:
-        raise InputError(f"dropout is {dropout!r}; it is a probability, from 0 to 1.")
-    if every not in get_args(Every):
-        raise InputError(f"dropout_every is 'step' or 'sequence'; found {every!r}.")

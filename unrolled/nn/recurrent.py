@@ -90,7 +90,7 @@ class Recurrent(Layers):
         self.weight_dropout = float(weight_dropout)
         self.initial_state = initial_state
         kinds = cell.equations.kinds
-        self._names: list[list[str]] = []
+        self._names = []
         for suffix, direction in zip(self._suffixes, self._directions, strict=True):
             shapes = cell.parameter_shapes(direction.sizes)
             self._names.append([f"{family}{suffix}" for family in shapes])

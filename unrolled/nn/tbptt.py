@@ -17,7 +17,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError
 from ..program import STEP_NUMBER
-from .layers import Layers, State, counts_of
+from .checks import State, counts_of
+from .layers import Layers
 
 Chunk = Tensor | tuple[Tensor, ...]
 Stream = Chunk | Iterable[Chunk]

@@ -1,6 +1,8 @@
 """`RNN`, `GRU` and `LSTM` as `torch.nn` has them: same arguments, same parameters, same numbers."""
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +44,7 @@ class _TorchLayers(Layers):
         self.hidden_size: int = hidden_size
         self.bias = bias
         self.proj_size = proj_size
-        self._names: list[list[str]] = []
+        self._names = []
         for number, suffix in enumerate(self._suffixes):
             shapes = self._shapes(number // (1 + bidirectional), suffix)
             self._names.append(list(shapes))
@@ -104,6 +106,13 @@ class _TorchLayers(Layers):
     def _biases(self, bias_ih: Tensor, bias_hh: Tensor) -> list[Tensor]:
         """The cell's families of biases, from torch's two vectors."""
         return [bias_ih + bias_hh]
+
+    @property
+    def _stored(self) -> tuple[Cell, tuple[tuple[str, ...], ...]]:
+        matrices = ["weight_ih", "weight_hh", *(["weight_hr"] if self.proj_size else [])]
+        biases = ["bias_ih", "bias_hh"] if self.bias else [*self._families_of_biases()]
+        names = (tuple(f"{n}{suffix}" for n in (*matrices, *biases)) for suffix in self._suffixes)
+        return _with_two_biases(self.cell) if self.bias else self.cell, tuple(names)
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults."""
@@ -248,3 +257,13 @@ class LSTM(_TorchLayers):
             cells.projected_lstm if proj_size else cells.lstm, input_size, hidden_size, num_layers,
             bias, batch_first, dropout, bidirectional, proj_size, backend, device, dtype,
         )  # fmt: skip
+
+
+@cache
+def _with_two_biases(cell: Cell) -> Cell:
+    """The same cell with torch's two vectors of biases: `b.i` becomes `b.i + b_U.i`."""
+    text, inside = cell.text, cell.blocks.get("b_U", ())
+    for block in cell.blocks["b"]:
+        if block not in inside:
+            text = re.sub(rf"\bb\.{block}\b", f"b.{block} + b_U.{block}", text)
+    return Cell.parse(text if inside else text.replace(", b):", ", b, b_U):", 1))

@@ -14,7 +14,7 @@ from ...program import Program
 from ...schedule import schedule
 from .. import files
 from ..steps import Array, Result, Steps
-from . import denormals, emission, functions, products, team, vectors
+from . import denormals, dots, emission, functions, products, team, vectors
 from .layout import AFTER, BEFORE, LOOP, Layout
 from .plan import Matmul, Plan
 from .text import PACK, FunctionText, imports, loop_products
@@ -97,7 +97,7 @@ class Kernel:
     @cached_property
     def path(self) -> Path:
         """The kernel's file in the cache folder."""
-        return files.write(f"{self.program.name}_{self.dtype}", self.text, _foundations())
+        return files.write(f"{self.program.name}_{self.dtype}", self.text, foundations())
 
     @cached_property
     def module(self) -> ModuleType:
@@ -107,26 +107,16 @@ class Kernel:
     @cache  # noqa: B019 - kernels live as long as the process
     def compiled(self, name: str) -> Callable[..., None]:
         """One of the kernel's functions; Numba compiles it when it is called first."""
-        self._announce(name)
+        announce(self.path, name, self.program, self.dtype)
         function: Callable[..., None] = getattr(self.module, name)
         return function
 
     @cache  # noqa: B019
     def team_address(self, name: str) -> int:
         """The address of one of the kernel's functions for a team of threads."""
-        self._announce(f"{name}_team")
+        announce(self.path, f"{name}_team", self.program, self.dtype)
         compiled = cfunc("void(voidptr)", cache=True, **OPTIONS_OF_CALLBACKS)
         return int(compiled(getattr(self.module, f"{name}_team")).address)
-
-    def _announce(self, name: str) -> None:
-        """Say that a compilation is about to take a while, unless it has been done before."""
-        cached = self.path.parent / "__pycache__"
-        if not any(cached.glob(f"{self.path.stem}.{name}-*.nbi")):  # no process has done it yet
-            log.warning(
-                "Unrolled compiles the CPU kernel of %s (%s), once: some seconds.",
-                self.program.name,
-                self.dtype,
-            )
 
     # running it
 
@@ -165,14 +155,30 @@ class Kernel:
         return Plan(self.layout, dict(sizes), self.dtype, self.functions, self)
 
 
+def announce(path: Path, name: str, program: Program, dtype: np.dtype[Any]) -> None:
+    """Say that a compilation is about to take a while, unless it has been done before.
+
+    Args:
+        path: of the kernel's file.
+        name: of the function that is about to be compiled.
+        program: what the kernel computes.
+        dtype: float32 or float64.
+    """
+    cached = path.parent / "__pycache__"
+    if not any(cached.glob(f"{path.stem}.{name}-*.nbi")):  # no process has done it yet
+        log.warning(
+            "Unrolled compiles the CPU kernel of %s (%s), once: some seconds.", program.name, dtype
+        )
+
+
 @cache
-def _foundations() -> tuple[str, ...]:
+def foundations() -> tuple[str, ...]:
     """What the machine code of every kernel depends on beside the kernel's own text."""
     import llvmlite
     import numba
 
     sources = [
         Path(str(module.__file__)).read_text(encoding="utf-8")
-        for module in (denormals, emission, functions, products, team, vectors)
+        for module in (denormals, dots, emission, functions, products, team, vectors)
     ]
     return (numba.__version__, llvmlite.__version__, *sources)

@@ -231,7 +231,7 @@ class Layout:
     def alone(self, operands: tuple[str, ...]) -> str | None:
         """The array that holds these values and nothing else."""
         for slab in self.slabs.values():
-            if slab.values == operands and slab.name not in self.inputs:
+            if slab.values == operands:
                 return slab.name
         return None
 

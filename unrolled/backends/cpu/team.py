@@ -59,6 +59,12 @@ def matrix_at(table, slot, dtype):  # type: ignore[no-untyped-def]
     return carray(_pointer(table[slot]), (table[slot + 1], table[slot + 2]), dtype)
 
 
+@njit
+def array_at(address, shape, dtype):  # type: ignore[no-untyped-def]
+    """The array of this shape at an address, both whole numbers."""
+    return carray(_pointer(address), shape, dtype)
+
+
 def described(arguments: list[Array | int]) -> list[int]:
     """Arrays as address and shape, numbers as they are: a table from `ARRAYS` on."""
     slots: list[int] = []

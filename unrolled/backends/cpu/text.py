@@ -51,9 +51,10 @@ ADDED_UP: dict[str, str] = {"sum": "added_up({0})", "mean": "added_up({0}) / {1}
 # Module of the backend → what a kernel may take from it.
 _OFFERED = {
     "denormals": ("flush_denormals", "restore_mode"),
+    "dots": ("dots",),
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
     "products": ("fill", "multiply"),
-    "team": ("matrix_at", "next_part", "table_at", "vector_at"),
+    "team": ("array_at", "matrix_at", "next_part", "table_at", "vector_at"),
     "vectors": (
         *("absolute", "added_up", "first_part", "load", "load_part", "maximum", "minimum"),
         *("splat", "square_root", "store", "store_part", "where"),
@@ -61,13 +62,14 @@ _OFFERED = {
 }
 
 _TAKEN = {
-    *("active", "at", "base", "first", "j", "k", "last", "lengths", "min", "mode", "njit", "np"),
-    *("offset", "range", "real", "reverse", "row", "rows", "step", "tail", "LANES"),
+    *("active", "address", "at", "base", "before", "first", "j", "k", "last", "length", "lengths"),
+    *("min", "mode", "njit", "np", "offset", "range", "real", "reverse", "row", "rows", "step"),
+    *("table", "tail", "LANES"),
     *(name for names in _OFFERED.values() for name in names),
 }
 
 # How the names of arrays and sizes end; those of values do not.
-_ENDINGS = ("_steps", "_rows", "_sums", "_parameters", "_size")
+_ENDINGS = ("_steps", "_rows", "_sums", "_parameters", "_size", "_given")
 
 STEPS = ("first", "last", "reverse", "active", "offset", "lengths")
 
@@ -81,6 +83,8 @@ class FunctionText:
         function: the function's name.
         run: the number of the first stage of the run that it is; all of the section if None.
     """
+
+    step_number = "real(lengths[row] - step if reverse else step + 1)"
 
     def __init__(self, layout: Layout, section: int, function: str, run: int | None = None) -> None:
         self.layout = layout
@@ -226,7 +230,7 @@ class FunctionText:
         numbers = {v for v in needed - known if self.program.size_of(v) == ONE}
         known |= numbers
         if STEP_NUMBER in numbers:
-            yield f"{STEP_NUMBER} = real(lengths[row] - step if reverse else step + 1)"
+            yield f"{STEP_NUMBER} = {self.step_number}"
         numbers -= {STEP_NUMBER, *self.program.counts}
         for name in sorted(numbers - self.layout.scalars.keys()):
             place = self.layout.source(name, self.section)
