@@ -69,6 +69,7 @@ class Layers(nn.Module):
         self.recompute = recompute
         self._suffixes: list[str] = []
         self._sizes: list[dict[str, int]] = []
+        self._state_sizes: list[int] = []
         width = input_size
         for layer in range(num_layers):
             sizes = cell.bind(width, hidden_size)
