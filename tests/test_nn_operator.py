@@ -90,7 +90,13 @@ def test_ragged_rows_on_the_eager_backend_have_no_graph() -> None:
     for given in ({"lengths": lengths}, {"resets": resets}):
         with pytest.raises(BackendError, match="where the graph would depend on the lengths"):
             torch.export.export(layer, (x,), given, strict=False)
-        compiled = torch.compile(layer, backend="aot_eager")  # runs what has no graph as it is
+
+
+@pytest.mark.slow
+def test_what_has_no_graph_is_run_as_it_is_where_compilers_may_leave_it_out() -> None:
+    layer, x = Recurrent(cells.gru, 3, 5, backend="eager"), torch.randn(4, 2, 3)
+    compiled = torch.compile(layer, backend="aot_eager")
+    for given in ({"lengths": torch.tensor([4, 2])}, {"resets": torch.ones(4, 2).bool()}):
         torch.testing.assert_close(compiled(x, **given), layer(x, **given))
 
 
