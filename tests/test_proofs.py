@@ -17,7 +17,7 @@ from unrolled.program import STEP_NUMBER
 
 CHECKS = list(HealthCheck)  # calls are large to draw, and some are turned down
 FEW = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=CHECKS)
-MANY = settings(max_examples=200, deadline=None, suppress_health_check=CHECKS)
+MANY = settings(max_examples=100, deadline=None, suppress_health_check=CHECKS)
 
 
 def assert_close(found, expected, tolerance=1e-9):
@@ -310,7 +310,7 @@ def test_kernels_are_the_reference(call):
 
 
 @pytest.mark.slow
-@settings(MANY, max_examples=60)
+@settings(MANY, max_examples=15)
 @given(calls())
 def test_many_kernels_are_the_reference(call):
     assert_backends_agree(call)
@@ -344,6 +344,8 @@ def test_much_recomputed_is_kept(call):
 @given(calls(training=False))
 def test_what_is_exported_is_ours(call):
     layer, turn = call.layer, call.layer.batch_first
+    # The eager backend says that it has no graph of ragged rows.
+    assume(layer.backend != "eager" or (call.lengths is None and call.resets is None))
     given = {
         "x": call.x.detach().transpose(0, 1) if turn else call.x.detach(),
         "state": None,

@@ -70,6 +70,20 @@ def refuse_second_derivative(backend: str) -> None:
     _say(reason)
 
 
+def refuse_ragged_graph() -> None:
+    """Say that the eager backend packs ragged rows by their lengths, which a graph cannot see.
+
+    Raises:
+        BackendError: inside torch.compile or torch.export.
+    """
+    if torch.compiler.is_compiling():
+        raise BackendError(
+            "torch.compile(fullgraph=True) and torch.export take lengths, resets and packed "
+            "sequences of layers that a kernel serves (float32 and float64 on the CPU), and not of "
+            "those on the eager backend, where the graph would depend on the lengths."
+        )
+
+
 def can_checkpoint() -> bool:
     """Whether `torch.utils.checkpoint` serves here: not for compilers and transforms."""
     return torch.is_grad_enabled() and not (torch.compiler.is_compiling() or _inside_transform())

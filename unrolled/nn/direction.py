@@ -14,7 +14,7 @@ from ..cell import Cell
 from ..derivative import differentiate, kept_values
 from ..language.sizes import ONE
 from ..program import Program
-from .choice import can_checkpoint, run_kernels
+from .choice import can_checkpoint, refuse_ragged_graph, run_kernels
 from .rows import Rows, rows_of
 
 
@@ -266,6 +266,7 @@ def forward_eager(
         flat = [x.flatten(0, 1), *([] if noise is None else [noise.flatten(0, 1)])]
         found, last = unroll(flat, states, [x.shape[1]] * x.shape[0])
         return [*(y.reshape(*x.shape[:-1], y.shape[1]) for y in found), *last]
+    refuse_ragged_graph()
     rows = rows_of(x, states[0], counts, resets, direction.reverse)
     initial = rows.entered(states, anew)
     found, last = unroll(_given(rows, x, noise), initial, rows.steps.active.tolist())
