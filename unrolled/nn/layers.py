@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..backends.blocks import split_blocks
-from ..backends.steps import Array
 from ..cell import Cell
 from ..errors import InputError
 from ..language.equations import Every
@@ -31,7 +29,7 @@ from .direction import Direction, direction_of
 from .masks import Masks, draw_masks, dropped, noise_of
 from .operator import recurrence
 from .stepping import DTYPES, Stepper, stepper_of, watched
-from .trace import LayerTrace, trace_of
+from .trace import LayerTrace, network_of, trace_of
 
 
 class Layers(nn.Module):
@@ -307,27 +305,10 @@ class Layers(nn.Module):
         `layer.network().trace(x)` gives every named value of every step. Dropout between layers is
         left out, as in evaluation mode.
         """
-        layers: list[tuple[dict[str, Array], ...]] = []
-        directions = 1 + self.bidirectional
-        for layer in range(self.num_layers):
-            found = []
-            for number in range(layer * directions, (layer + 1) * directions):
-                direction = self._directions[number]
-                stacked = {
-                    family: tensor.detach().cpu().double().numpy()
-                    for family, tensor in zip(
-                        direction.families, self._families(number), strict=True
-                    )
-                }
-                blocks = split_blocks(self.cell.program, direction.sizes, stacked)
-                found.append({block: blocks[block].copy() for block in blocks})
-            layers.append(tuple(found))
-        initial = None
-        if self._learned(0) is not None:
-            states = zip(*map(self._learned, range(len(self._directions))), strict=True)
-            arrays = [torch.stack(state).cpu().double().numpy() for state in states]
-            initial = arrays[0] if len(arrays) == 1 else tuple(arrays)
-        return Network(self.cell, tuple(layers), initial)
+        numbers = range(len(self._directions))
+        families = [self._families(number) for number in numbers]
+        learned = None if self._learned(0) is None else [self._learned(n) or [] for n in numbers]
+        return network_of(self.cell, self._directions, families, learned, 1 + self.bidirectional)
 
     def trace(
         self,

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends.blocks import stack_blocks
+from ..backends.blocks import split_blocks, stack_blocks
 from ..backends.steps import Array
+from ..cell import Cell
 from ..network import Gradients, Network, Trace
+from .direction import Direction
 
 Key = str | tuple[str, int] | tuple[str, int, int]
 
@@ -138,3 +140,37 @@ def _like(tensor: Tensor, array: Array) -> Tensor:
 
 def _several(state: Array | tuple[Array, ...]) -> tuple[Array, ...]:
     return state if isinstance(state, tuple) else (state,)
+
+
+def network_of(
+    cell: Cell,
+    directions: Sequence[Direction],
+    families: Sequence[Sequence[Tensor]],
+    learned: Sequence[Sequence[Tensor]] | None,
+    together: int,
+) -> Network:
+    """The network of torch layers in NumPy, float64, with copies of the parameters.
+
+    Args:
+        cell: of every layer.
+        directions: of all layers, one after the other.
+        families: of each direction, its stacked families.
+        learned: of each direction, the states (size,) that it begins with; zeros if None.
+        together: how many directions a layer has.
+    """
+
+    def blocks_of(direction: Direction, stacked: Sequence[Tensor]) -> dict[str, Array]:
+        arrays = {
+            family: tensor.detach().cpu().double().numpy()
+            for family, tensor in zip(direction.families, stacked, strict=True)
+        }
+        blocks = split_blocks(cell.program, direction.sizes, arrays)
+        return {block: array.copy() for block, array in blocks.items()}
+
+    found = [blocks_of(*one) for one in zip(directions, families, strict=True)]
+    layers = [tuple(found[first : first + together]) for first in range(0, len(found), together)]
+    initial = None
+    if learned is not None:
+        arrays = [torch.stack(state).cpu().double().numpy() for state in zip(*learned, strict=True)]
+        initial = arrays[0] if len(arrays) == 1 else tuple(arrays)
+    return Network(cell, tuple(layers), initial)
