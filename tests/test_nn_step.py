@@ -183,6 +183,25 @@ def test_a_sequence_of_one_step_goes_the_same_way(batch_first, monkeypatch):
 
 
 @torch.no_grad()
+def test_a_lazily_negated_view_is_read_as_what_it_says():
+    layer = nn.GRU(1, 1).double()
+    x = torch.complex(*torch.randn(2, 1, 1, dtype=torch.float64)).conj().imag
+    assert x.is_neg()
+    assert_same(layer.step(x), layer.step(x.resolve_neg()))
+
+
+def test_tables_made_in_inference_mode_serve_elsewhere(by_kernels):
+    layer = nn.GRU(3, 7).double().requires_grad_(False)
+    x = torch.randn(5, 3, dtype=torch.float64)
+    with torch.inference_mode():
+        expected, _ = layer.step(x)
+    y, last = layer.step(x)
+    assert not y.is_inference()
+    assert not last.is_inference()
+    assert torch.equal(y, expected)
+
+
+@torch.no_grad()
 def test_learned_initial_states_are_where_a_stream_begins(by_kernels):
     layer = randomised(layer_of(cells.lstm, num_layers=2, initial_state="learned"))
     for x in (
@@ -335,6 +354,17 @@ def test_a_gradient_is_wanted_by_whatever_requires_one(wanted):
     assert last.requires_grad
     with torch.no_grad():
         assert not layer.step(x, state)[0].requires_grad
+
+
+def test_a_differentiable_step_compiles_no_kernel_that_it_does_not_need():
+    cell = unrolled.Cell.parse(
+        "def unheard(x, h_prev, *, W):\n    h = W.h @ x + h_prev / 7\n    return h"
+    )
+    layer = layer_of(cell)
+    layer.step(torch.randn(2, 3, dtype=torch.float64))
+    kernel = live.live_kernel_for(cell.forward, np.dtype("float64"))
+    assert layer._steppers[torch.float64].kernel is kernel
+    assert "call" not in vars(kernel)
 
 
 def test_frozen_layers_and_inference_mode_take_the_kernel(by_kernels):

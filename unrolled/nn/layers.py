@@ -228,9 +228,9 @@ class Layers(nn.Module):
 
         Steps one after the other, each with the state that the last one gave, give what `forward`
         gives for the whole sequence, to rounding; states pass between both. Weights are read anew
-        at each step. Where no gradient is wanted (under `torch.no_grad()`, say) a step of small
-        layers takes microseconds; otherwise it is a differentiable sequence of one step, which
-        takes longer.
+        at each step; hooks of the module are not called. Where no gradient is wanted (under
+        `torch.no_grad()`, say) a step of small layers takes microseconds; otherwise it is a
+        differentiable sequence of one step, which takes longer.
 
         Args:
             x: the input of one step, (B, I), or (I,) for one sequence.

@@ -25,8 +25,8 @@ DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float64: np.dtype("float64"),
 }
 _PLAIN = (nn.Parameter, Tensor)
-ROWS = 16  # at most; for more, threads and packed weights are quicker, even over one step
-_KEPT = 16  # batches for which tables are kept
+ROWS = 64  # at most; more are quicker on several threads, with packed weights
+_KEPT = 16  # shapes of input for which tables are kept
 
 
 class Stepper:
@@ -113,7 +113,7 @@ class _Desk:
         count, sizes = len(stepper.sizes), stepper.state_sizes
         dtype: np.dtype[Any] = DTYPES[stepper.dtype]
         self.dtype = stepper.dtype
-        self.call = stepper.kernel.call
+        self.kernel = stepper.kernel  # compiled by the first call that it serves
         batch = rows[0] if rows else 1
         self.output = torch.from_numpy(np.empty((*rows, sizes[0]), dtype))
         likes = [torch.from_numpy(np.empty((count, *rows, size), dtype)) for size in sizes]
@@ -130,7 +130,7 @@ class _Desk:
         """As `Stepper.__call__`. Each line is paid for at each step, hence their plainness."""
         dtype, graph = self.dtype, is_grad_enabled()
         x = x.contiguous()
-        if not x.is_cpu or (graph and x.requires_grad):
+        if not x.is_cpu or x.is_neg() or (graph and x.requires_grad):
             return None
         states = (state,) if type(state) is Tensor else state
         if len(states) != len(self.states):
@@ -143,6 +143,7 @@ class _Desk:
                 or given.shape != shape
                 or given.dtype is not dtype
                 or not given.is_cpu
+                or given.is_neg()
                 or (graph and given.requires_grad)
             ):
                 return None
@@ -172,7 +173,7 @@ class _Desk:
                     return None
                 addresses.append(family.data_ptr())
             numbers[: len(addresses)] = addresses  # type: ignore[assignment]
-            self.call(address)
+            self.kernel.call(address)
             if self.deep:  # the layer above reads what is now the output of this one
                 below = last_at[0]
                 given_at = list(map(add, given_at, self.spans))
