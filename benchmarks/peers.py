@@ -17,9 +17,9 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 Layer = nn.LSTM | nn.GRU | nn.RNN
 
-# torch.compile unrolls a loop, which takes half a minute at this length and ever more beyond it;
+# torch.compile unrolls a loop, which takes a minute a pass at this length and ever more beyond it;
 # there the step alone is compiled, and the loop over it stays open.
-UNROLLED = 35
+UNROLLED = 25
 
 
 # The steps, for torch and for JAX alike: z is W x + b, and U and b belong to the state.
@@ -70,37 +70,51 @@ _TORCH = SimpleNamespace(
 )
 
 
-def loop(layer: Layer, x: Tensor, step: Callable[..., Any] | None = None) -> Tensor:
+def loop(layer: Layer, x: Tensor) -> Tensor:
     """A loop of torch's operations over the steps, behind one product for all of W x."""
-    name = type(layer).__name__
-    step = step or STEPS[name]
-    for number in range(layer.num_layers):
+    return _loop(STEPS[type(layer).__name__], STATES[type(layer).__name__], _weights(layer), x)
+
+
+def compiled_loop(layer: Layer, x: Tensor) -> Tensor:
+    """The same compiled: all of it where it is short, else its step."""
+    step, states = STEPS[type(layer).__name__], STATES[type(layer).__name__]
+    if len(x) <= UNROLLED:
+        found: Tensor = _compiled(_loop)(step, states, _weights(layer), x)
+        return found
+    return _loop(_compiled(step), states, _weights(layer), x)
+
+
+# The compiler refuses the layers of torch.nn, so it is given their parameters.
+Weights = list[list[list[Tensor]]]  # layer → direction → W, U and their biases
+
+
+def _weights(layer: Layer) -> Weights:
+    return [
+        [parameters(layer, number, ending) for ending in endings(layer)]
+        for number in range(layer.num_layers)
+    ]
+
+
+def _loop(step: Callable[..., Any], states: int, weights: Weights, x: Tensor) -> Tensor:
+    for layer in weights:
         outputs = []
-        for ending in endings(layer):
-            W, U, b_W, b_U = parameters(layer, number, ending)
-            given = nn.functional.linear(x.flip(0) if ending else x, W, b_W)
-            state = (x.new_zeros(x.shape[1], layer.hidden_size),) * STATES[name]
+        for reverse, (W, U, b_W, b_U) in enumerate(layer):
+            given = nn.functional.linear(x.flip(0) if reverse else x, W, b_W)
+            state = (x.new_zeros(x.shape[1], U.shape[1]),) * states
             found = []
             for z in given.unbind(0):
                 state = step(_TORCH, z, state, U, b_U)
                 found.append(state[0])
             y = torch.stack(found)
-            outputs.append(y.flip(0) if ending else y)
+            outputs.append(y.flip(0) if reverse else y)
         x = torch.cat(outputs, -1)
     return x
 
 
-def compiled_loop(layer: Layer, x: Tensor) -> Tensor:
-    """The same compiled: all of it where it is short, else its step."""
-    if len(x) <= UNROLLED:
-        found: Tensor = _compiled(loop)(layer, x)
-        return found
-    return loop(layer, x, _compiled(STEPS[type(layer).__name__]))
-
-
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function, dynamic=False)
+    # A full graph, or an error: it must not give up compiling in silence.
+    return torch.compile(function, dynamic=False, fullgraph=True)
 
 
 # ONNX Runtime

@@ -73,7 +73,7 @@ def _training(layer: Recurrent, forward: Callable[[Tensor], Any], x: Tensor) -> 
 
 def _stepped(layer: Recurrent, x: Tensor) -> Callable[[Tensor], tuple[Tensor]]:
     """An open loop over a compiled step: compiling the whole loop would take minutes."""
-    step = torch.compile(layer, dynamic=False)
+    step = torch.compile(layer, dynamic=False, fullgraph=True)
     zeros = tree_map(torch.zeros_like, layer(x[:1])[1])
 
     def run(x: Tensor) -> tuple[Tensor]:
