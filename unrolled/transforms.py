@@ -11,6 +11,7 @@ from .cell import Cell
 from .errors import InputError
 from .language.equations import Draw, Equation, Equations
 from .language.expressions import Apply, Block, Expression, Name, Number, walk
+from .language.operations import PRODUCTS, REDUCTIONS
 
 
 def recurrent_dropout(cell: Cell, p: float) -> Cell:
@@ -41,7 +42,8 @@ def recurrent_dropout(cell: Cell, p: float) -> Cell:
         arguments = tuple(masked(argument) for argument in expression.arguments)
         if expression.operation == "matmul":
             block, vector = arguments
-            states = sorted({s for part in walk(vector) if (s := unit_by_unit.get(_id(part)))})
+            names = map(_id, _unit_by_unit(vector))
+            states = sorted({unit_by_unit[name] for name in names if name in unit_by_unit})
             if states and not any(
                 isinstance(part, Apply) and part.operation == "matmul" for part in walk(vector)
             ):
@@ -302,20 +304,20 @@ def _follows_unit_by_unit(equations: Equations) -> dict[str, str]:
 
     A state of this step is left out: what reads it reads no step before.
     """
-
-    def source(expression: Expression) -> Iterator[str]:
-        if isinstance(expression, Name) and expression.id in found:
-            yield found[expression.id]
-        if isinstance(expression, Apply) and expression.operation != "matmul":
-            for argument in expression.arguments:
-                yield from source(argument)
-
     found = {f"{state}_prev": state for state in equations.remembered}
     for equation in equations.equations:
-        for state in source(equation.expression):
-            if equation.name not in equations.states:
-                found.setdefault(equation.name, state)
+        for part in _unit_by_unit(equation.expression):
+            if _id(part) in found and equation.name not in equations.states:
+                found.setdefault(equation.name, found[_id(part)])
     return found
+
+
+def _unit_by_unit(expression: Expression) -> Iterator[Expression]:
+    """The expression and those of its parts whose units it is made of, one by one."""
+    yield expression
+    if isinstance(expression, Apply) and expression.operation not in PRODUCTS | REDUCTIONS:
+        for argument in expression.arguments:
+            yield from _unit_by_unit(argument)
 
 
 def _written(equations: Equations) -> Iterator[Equation]:
