@@ -54,7 +54,7 @@ ROOMS = {
     "models": {"numpy", "torch"},
     "decode": {"torch"},
     "training": {"numpy", "torch", "safetensors"},
-    "cli": {"typer", "rich", "torch", "click"},
+    "cli": {"numpy", "typer", "rich", "torch", "click"},
 }
 ORDER = list(ROOMS)
 # A program prints itself, and what prints it must know what a program is: `__str__` imports the

@@ -5,10 +5,10 @@ The language: a function definition whose body is a docstring, equations `name =
 the value of h at step t − 1. The names after the `*` are families of parameters (`W.i @ x` is a
 matrix, `b.i` a vector, `P.i * c_prev` a diagonal), which may say where all of a family begins:
 `gain=initial(1)`. With a number for a default they are constants; with `dropout(0.3)` or
-`bernoulli(0.1, every="step")` random values, which have their means in evaluation. Work goes unit by
-unit, but for products, and `sum(v)` and `mean(v)`, which make one number of the units of a vector;
-a number goes with vectors of any size. `t` is the number of the step, from 1 for the first that is
-read.
+`bernoulli(0.1, every="step")` random values, which have their means in evaluation. Work goes unit
+by unit, but for products, and `sum(v)` and `mean(v)`, which make one number of the units of a
+vector; a number goes with vectors of any size. `t` is the number of the step, from 1 for the first
+that is read.
 """
 
 import inspect
