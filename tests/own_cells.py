@@ -86,7 +86,7 @@ OWN_CELLS = {
                 return h, c""",
             # a number of one vector that goes with vectors of other sizes, and one with another
             """def across(x, h_prev, c_prev, *, W, U, V, b):
-                s = tanh(sum(h_prev * h_prev) / 4 + mean(b.h))
+                s = tanh(sum(h_prev * h_prev) / 40 + mean(b.h))
                 e = exp(V.e @ (s * x + mean(c_prev)))
                 c = s * c_prev + e / sum(e)
                 h = tanh(W.h @ x + U.h @ h_prev * (1 - s) + b.h) / (1 + s ** 2)
