@@ -310,7 +310,7 @@ def test_kernels_are_the_reference(call):
 
 
 @pytest.mark.slow
-@settings(MANY, max_examples=15)
+@settings(MANY, max_examples=8)
 @given(calls())
 def test_many_kernels_are_the_reference(call):
     assert_backends_agree(call)
@@ -340,7 +340,7 @@ def test_much_recomputed_is_kept(call):
 
 
 @pytest.mark.slow
-@settings(MANY, max_examples=30)
+@settings(MANY, max_examples=15)
 @given(calls(training=False))
 def test_what_is_exported_is_ours(call):
     layer, turn = call.layer, call.layer.batch_first
