@@ -15,9 +15,8 @@ from random_cells import random_cells
 
 from unrolled import Cell, cells
 from unrolled.backends import cpu, files, reference
-from unrolled.backends.cpu import plan
+from unrolled.backends.cpu import plan, threads
 from unrolled.backends.cpu.text import ADDED_UP, OPERATIONS
-from unrolled.backends.cpu.threads import find_team
 from unrolled.backends.steps import Steps
 
 TOLERANCE = {"float64": 1e-11, "float32": 2e-5}
@@ -101,28 +100,87 @@ def test_a_sequence_without_steps_hands_the_states_on():
 @pytest.fixture(params=["our own", "OpenMP's"])
 def threads_for_any_work(request, monkeypatch):
     monkeypatch.setattr(plan, "THREAD_WORK", 1)
+    monkeypatch.setattr(plan, "SHARED_WORK", 0)
     if request.param == "our own":
-        monkeypatch.setattr(plan, "find_team", lambda: None)
+        monkeypatch.setattr(threads, "find_team", lambda: None)
     else:
         pytest.importorskip("torch")  # brings a runtime on every system that is tested
-        if find_team() is None:
+        if threads.find_team() is None:
             pytest.skip("this process has no OpenMP runtime")
 
 
 @pytest.mark.usefixtures("threads_for_any_work")
-def test_the_same_threads_give_the_same_bits():
-    case = Case.draw(cells.gru, Steps.dense(9, 7), 5, 20)
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_the_same_threads_give_the_same_bits(batch):
+    """Of 16 some come late or never, and nobody waits for them."""
+    case = Case.draw(cells.gru, Steps.dense(9, batch), 5, 20)
     expected = case.both_passes(reference.run)
-    for threads in (1, 2, 3, 16):
-        once = case.both_passes(cpu.run, "float32", threads=threads)
-        assert_close(once, expected, TOLERANCE["float32"])
-        for name, array in case.both_passes(cpu.run, "float32", threads=threads).items():
-            np.testing.assert_array_equal(array, once[name], err_msg=name)
+    once = {}
+    for count in 5 * (1, 2, 3, 16):
+        found = case.both_passes(cpu.run, "float32", threads=count)
+        first = once.setdefault(count if batch == 7 else 1, found)  # few rows: for any count
+        assert_close(first, expected, TOLERANCE["float32"])
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, first[name], err_msg=name)
 
 
 @pytest.mark.usefixtures("threads_for_any_work")
-def test_two_threads_of_the_user_at_once():
-    case = Case.draw(cells.lstm, Steps.dense(30, 8), 5, 20)
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, cell in ALL_CELLS.items()
+    ],
+)
+def test_threads_share_the_units_of_any_cell(cell):
+    case = Case.draw(cell, Steps(np.array([2, 2, 1, 1]), 2), *sizes_for(cell, 37))
+    for reverse in (False, True):
+        expected = case.both_passes(reference.run, reverse=reverse)
+        found = case.both_passes(cpu.run, threads=3, reverse=reverse)
+        assert_close(found, expected, TOLERANCE["float64"])
+
+
+def test_a_thread_that_comes_too_late_does_nothing():
+    case = Case.draw(cells.simple, Steps.dense(3, 1), 4, 40)
+    expected = case.both_passes(cpu.run)
+    came = []
+
+    def late(function, table, asked):
+        for _ in range(asked):  # one after the other: the first waits for the others in vain
+            threads._callable(function)(table)
+            came.append(asked)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "THREAD_WORK", 1)
+        patch.setattr(plan, "SHARED_WORK", 0)
+        patch.setattr(plan, "run_together", late)
+        found = case.both_passes(cpu.run, threads=3)
+    assert 3 in came
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_ragged_rows_are_cut_into_parts_of_the_same_work():
+    lengths = np.array([1000, 10, 10, 10, 10, 5, 0])
+    steps = Steps((lengths > np.arange(1000)[:, None]).sum(1), 7)
+    np.testing.assert_array_equal(steps.cut_rows(2), [0, 1, 6])  # the last row has no work
+    np.testing.assert_array_equal(steps.cut_rows(1), [0, 7])
+    np.testing.assert_array_equal(Steps.dense(4, 8).cut_rows(3), [0, 3, 5, 8])
+    np.testing.assert_array_equal(Steps.dense(9, 2).cut_steps(3), [0, 3, 6, 9])
+    for some in (steps, RAGGED, Steps.dense(0, 3), Steps.dense(2, 0), Steps.dense(50, 3)):
+        for parts in (1, 2, 5):
+            for work, cuts in (
+                (some.lengths, some.cut_rows(parts)),
+                (some.active, some.cut_steps(parts)),
+            ):
+                assert len(cuts) == parts + 1
+                assert work[cuts[0] : cuts[-1]].sum() == some.rows
+
+
+@pytest.mark.usefixtures("threads_for_any_work")
+@pytest.mark.parametrize("batch", [1, 8])
+def test_two_threads_of_the_user_at_once(batch):
+    case = Case.draw(cells.lstm, Steps.dense(30, batch), 5, 20)
     expected = case.both_passes(cpu.run)
     wrong = []
 
@@ -247,7 +305,7 @@ def test_a_forked_process_has_threads_of_its_own():
 
 def in_a_fork():
     """Use the pool, fork, and use it again in the child; the exit status tells how it went."""
-    plan.THREAD_WORK = 1
+    plan.THREAD_WORK, plan.SHARED_WORK = 1, 0
     case = Case.draw(cells.simple, Steps.dense(3, 4), 2, 8)
     expected = case.both_passes(cpu.run, threads=2)
     child = os.fork()
@@ -278,8 +336,8 @@ def test_the_announcement_is_a_log_record(tmp_path, monkeypatch, caplog):
     ]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_denormals_are_zero_in_a_kernel_and_numbers_outside(threads, monkeypatch):
+@pytest.mark.parametrize("count", [1, 2])
+def test_denormals_are_zero_in_a_kernel_and_numbers_outside(count, monkeypatch):
     monkeypatch.setattr(plan, "THREAD_WORK", 1)
     halved = Cell.parse("def halved(x, h_prev, *, a):\n    h = h_prev / 2 + a.h * x\n    return h")
     tiny = np.finfo(np.float32).tiny
@@ -288,7 +346,7 @@ def test_denormals_are_zero_in_a_kernel_and_numbers_outside(threads, monkeypatch
         halved.forward, {"I": 2, "H": 2}, [np.zeros((4, 2), np.float32)], [state],
         {"a": np.ones(2, np.float32)}, Steps.dense(1, 4),
     )  # fmt: skip
-    (last,) = cpu.run(*arguments, threads=threads).states
+    (last,) = cpu.run(*arguments, threads=count).states
     np.testing.assert_array_equal(last, np.array([[0, 2 * tiny]] * 4, np.float32))
     (exact,) = reference.run(*arguments).states  # this thread computes with them as before
     assert (exact[:, 0] > 0).all()

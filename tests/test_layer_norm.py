@@ -117,7 +117,7 @@ def test_what_needs_a_sum_stands_in_the_stage_after_it():
 
 def test_stages_without_a_product_go_through_the_batch_once():
     text = kernel_for(unrolled.layer_norm(cells.simple).backward, np.dtype("float32")).text
-    assert text.count("for row in range(first, first + rows):") == 2  # in the loop, and after it
+    assert text.count("for row in range(") == 2  # in the loop, and after it
 
 
 # layer norm

@@ -1,6 +1,6 @@
 """Families of parameters as arrays: blocks stacked along their rows, in `cell.blocks` order."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +20,17 @@ def block_rows(program: Program, sizes: Mapping[str, int]) -> dict[str, tuple[st
             start, end = end, end + sizes[program.shapes[block][0]]
             places[block] = (family, slice(start, end))
     return places
+
+
+def stretches(places: Iterable[tuple[str, slice]]) -> list[tuple[str, slice]]:
+    """Places of blocks, those that follow each other in one family joined."""
+    found: list[tuple[str, slice]] = []
+    for family, rows in places:
+        if found and found[-1][0] == family and found[-1][1].stop == rows.start:
+            found[-1] = family, slice(found[-1][1].start, rows.stop)
+        else:
+            found.append((family, rows))
+    return found
 
 
 def split_blocks(

@@ -52,6 +52,23 @@ class Steps:
         """(B,) the length of each row."""
         return np.asarray((self.active[:, None] > np.arange(self.batch)).sum(0), np.int64)
 
+    def cut_rows(self, parts: int) -> npt.NDArray[np.int64]:
+        """(parts + 1,) where to cut the rows of the batch into parts of about the same work."""
+        return _cut(self.lengths, parts)
+
+    def cut_steps(self, parts: int) -> npt.NDArray[np.int64]:
+        """(parts + 1,) where to cut the steps into parts of about the same work."""
+        return _cut(self.active, parts)
+
+
+def _cut(work: npt.NDArray[np.int64], parts: int) -> npt.NDArray[np.int64]:
+    """What lies on both sides of a cut goes to the side that holds the middle of it."""
+    if parts == 1:
+        return np.array([0, len(work)])
+    ends = np.cumsum(work)
+    total = ends[-1] if len(ends) else 0
+    return np.searchsorted(ends - work / 2, total * np.arange(parts + 1) / parts)
+
 
 @dataclass(frozen=True, eq=False)
 class Ragged:

@@ -1,7 +1,7 @@
 """A program's kernel: the file of its functions, and running it on arrays."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ from ...program import Program
 from ...schedule import schedule
 from .. import files
 from ..steps import Array, Result, Steps
-from . import denormals, dots, emission, functions, products, team, vectors
+from . import denormals, dots, emission, functions, packing, products, team, vectors
 from .layout import AFTER, BEFORE, LOOP, Layout
 from .plan import Matmul, Plan
 from .text import PACK, FunctionText, imports, loop_products
@@ -105,15 +105,8 @@ class Kernel:
         return files.load(self.path)
 
     @cache  # noqa: B019 - kernels live as long as the process
-    def compiled(self, name: str) -> Callable[..., None]:
-        """One of the kernel's functions; Numba compiles it when it is called first."""
-        announce(self.path, name, self.program, self.dtype)
-        function: Callable[..., None] = getattr(self.module, name)
-        return function
-
-    @cache  # noqa: B019
-    def team_address(self, name: str) -> int:
-        """The address of one of the kernel's functions for a team of threads."""
+    def address(self, name: str) -> int:
+        """Where the machine code of one of the kernel's functions for a team of threads is."""
         announce(self.path, f"{name}_team", self.program, self.dtype)
         compiled = cfunc("void(voidptr)", cache=True, **OPTIONS_OF_CALLBACKS)
         return int(compiled(getattr(self.module, f"{name}_team")).address)
@@ -179,6 +172,6 @@ def foundations() -> tuple[str, ...]:
 
     sources = [
         Path(str(module.__file__)).read_text(encoding="utf-8")
-        for module in (denormals, dots, emission, functions, products, team, vectors)
+        for module in (denormals, dots, emission, functions, packing, products, team, vectors)
     ]
     return (numba.__version__, llvmlite.__version__, *sources)

@@ -26,7 +26,7 @@ class Slab:
         name: its name in the kernel.
         values: what its columns hold.
         steps: whether it has rows for all steps, or for one step of the batch.
-        scratch: whether it is needed within a run only; then one row serves all rows of a thread.
+        scratch: whether it is needed within a run only; then it has one row for each thread.
     """
 
     name: str
@@ -111,6 +111,12 @@ class Layout:
                 first = self.run_of.get((part, number), number)
                 found.setdefault(first, []).extend(segments)
         return found
+
+    @property
+    def shareable(self) -> bool:
+        """Whether threads can share the units of a step: the loop has no sums over units."""
+        stages = self.schedule.loop
+        return not any(i.operation in REDUCTIONS for stage in stages for i in stage.instructions)
 
     # where things are
 

@@ -70,16 +70,21 @@ class LiveText(FunctionText):
                 yield f"    {name} = table[{place}]"
         for name, shape in self._shapes.items():
             yield f"    {name} = array_at(table[{self.table.index(name)}], {shape}, real)"
-        yield "    first, rows = 0, batch"
+        yield "    part, first, rows = 0, 0, batch"
+        yield "    share, shares = 0, 1"
         yield "    mode = flush_denormals()"
         for state, given in zip(self.layout.states.values(), self.given, strict=True):
             yield f"    {state}[:] = {given}"
+        yield from self._indented(1, self._ranges())
         yield "    for k in range(length):"
         yield "        step = length - 1 - k if reverse else k"
         yield "        base = step * batch"
         yield from self._indented(2, self.body)
         yield from self._indented(2, self._commits())
         yield "    restore_mode(mode)"
+
+    def _meeting(self) -> Iterator[str]:
+        return iter(())
 
     def _product(self, operand: str, result: str, position: int) -> Iterator[str]:
         self._array(operand)

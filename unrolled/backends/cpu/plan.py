@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -10,19 +9,25 @@ import numpy as np
 
 from ...language.sizes import ONE
 from ...program import Program
-from ...schedule import Outer, Product
-from ..blocks import block_rows, family_shapes
+from ...schedule import Product
+from ..blocks import block_rows, family_shapes, stretches
 from ..steps import Array, Result, Steps
 from .layout import AFTER, BEFORE, Layout
-from .products import packed_shape
-from .team import described
+from .packing import packed_shape
+from .team import CUTS, PARTS, REVERSE, SHARES, described
 from .text import FunctionText, loop_products, parameters_of
-from .threads import find_team, run_in_parts
+from .threads import run_together
+from .totals import Totals
 
 Matmul = Callable[[Array, Array, Array], Any]
 
 # Work below which another thread costs more than it brings: about 30 µs of it.
 THREAD_WORK = 1_000_000
+
+# Threads share the units of a step where each would have fewer rows of the batch than this, and
+# the multiplications of a step are worth two meetings.
+FEW_ROWS = 3
+SHARED_WORK = 10_000
 
 
 class Compiled(Protocol):
@@ -32,10 +37,7 @@ class Compiled(Protocol):
     def module(self) -> ModuleType:
         """The generated file as a module."""
 
-    def compiled(self, name: str) -> Callable[..., None]:
-        """One of its functions."""
-
-    def team_address(self, name: str) -> int:
+    def address(self, name: str) -> int:
         """The address of one of its functions for a team of threads."""
 
 
@@ -86,11 +88,12 @@ class Plan:
         self.dtype = dtype
         self.kernel = kernel
         self.places = block_rows(self.program, self.sizes)
+        self.family_shapes = family_shapes(self.program, self.sizes)
         self.work_of_a_row = self._work_of_a_row()
         self.arguments = {name: self._arguments(text) for name, text in functions.items()}
         given = {*layout.inputs, *layout.states.values()}
         self.slabs = [
-            (name, slab.steps, self._width(slab.values))
+            (name, slab, self._width(slab.values))
             for name, slab in layout.slabs.items()
             if name not in given and name not in layout.pending.values()
         ]
@@ -159,13 +162,7 @@ class Plan:
         )
 
     def _weights(self, product: Product) -> Weights:
-        places = [self.places[block] for block in product.blocks]
-        parts = [places[0]]
-        for (family, rows), (other, more) in pairwise(places):
-            if family == other and rows.stop == more.start:
-                parts[-1] = (family, slice(parts[-1][1].start, more.stop))
-            else:
-                parts.append((other, more))
+        parts = stretches(self.places[block] for block in product.blocks)
         return Weights(tuple(parts), product.operation == "matmul")
 
 
@@ -201,8 +198,9 @@ class _Call:
             arrays[name] = np.array(state, dtype, order="C")
         for received, name in layout.pending.items():
             arrays[name] = np.empty_like(arrays[layout.states[received]])
-        for name, of_all_steps, columns in plan.slabs:
-            arrays[name] = np.empty((steps.rows if of_all_steps else steps.batch, columns), dtype)
+        for name, slab, columns in plan.slabs:
+            rows = steps.rows if slab.steps else self.threads if slab.scratch else steps.batch
+            arrays[name] = np.empty((rows, columns), dtype)
         for name, size in plan.row_sums:
             arrays[name] = np.zeros((steps.batch, size), dtype)
         for name, family in plan.vectors:
@@ -239,26 +237,31 @@ class _Call:
                 self._call(f"{word}_{number}")
 
     def _call(self, name: str) -> None:
-        steps, arrays = self.steps, self.arrays
-        arguments = [
-            steps.active,
-            steps.offset,
-            steps.lengths,
-            *(arrays[a] if isinstance(a, str) else a for a in self.plan.arguments[name]),
-        ]
-        parts = min(self.threads, steps.batch)
-        openmp = find_team() if parts > 1 else None
-        if openmp is None:
-            function = self.plan.kernel.compiled(name)
-            run_in_parts(
-                parts,
-                steps.batch,
-                lambda first, last: function(first, last, self.reverse, *arguments),
-            )
+        """Call one of the functions, by a team of threads that share its work out."""
+        steps, threads, shares = self.steps, self.threads, 1
+        if name != "loop":
+            cuts = steps.cut_steps(threads)
+        elif self._few_rows():
+            shares, cuts = threads, steps.cut_rows(1)
         else:
-            head = [0, parts, steps.batch, self.reverse]
-            table = np.array([*head, *described(arguments)], np.int64)
-            openmp(self.plan.kernel.team_address(name), table.ctypes.data, parts, 0)
+            threads = max(1, min(threads, steps.batch))
+            cuts = steps.cut_rows(threads)
+        head = [0] * CUTS
+        head[PARTS], head[SHARES], head[REVERSE] = len(cuts) - 1, shares, self.reverse
+        arrays = (self.arrays[a] if isinstance(a, str) else a for a in self.plan.arguments[name])
+        rest = described([cuts, steps.active, steps.offset, steps.lengths, *arrays])
+        table = np.array([*head, *rest], np.int64)
+        run_together(self.plan.kernel.address(name), table.ctypes.data, threads)
+
+    def _few_rows(self) -> bool:
+        """Whether the threads share the units of each step, and not the rows of the batch."""
+        batch, plan = self.steps.batch, self.plan
+        return (
+            self.threads > 1
+            and batch < FEW_ROWS * self.threads
+            and batch * plan.work_of_a_row >= SHARED_WORK
+            and plan.layout.shareable
+        )
 
     def _columns(self, values: tuple[str, ...]) -> Array:
         slab, columns = self.plan.columns(values)
@@ -268,35 +271,19 @@ class _Call:
 
     def _totals(self, wanted: frozenset[str] | None) -> dict[str, Array]:
         plan = self.plan
-        totals = {
-            family: np.zeros(shape, plan.dtype)
-            for family, shape in family_shapes(plan.program, plan.sizes).items()
-            if wanted is None or family in wanted
-        }
+        totals = Totals(plan.family_shapes, wanted, plan.places, plan.dtype)
         for outer in plan.layout.schedule.outers:
-            if any(block.split(".")[0] in totals for block in outer.blocks):
-                self._outer(outer, totals)
+            if totals.want(outer.blocks):
+                vectors, operand = self._columns(outer.vectors), self._columns((outer.operand,))
+                with totals.adding(outer.blocks) as out:
+                    self.matmul(vectors.T, operand, out)
         for total in plan.layout.schedule.sums:
-            family, rows = plan.places[total.parameter]
-            if family in totals:
-                if total in plan.layout.row_sums:
-                    totals[family][rows] += self.arrays[plan.layout.row_sums[total]].sum(0)
-                else:
-                    columns = self._columns(total.factors)
-                    ones = np.ones((1, len(columns)), plan.dtype)
-                    out = np.empty((1, columns.shape[1]), plan.dtype)
-                    self.matmul(ones, columns, out)
-                    totals[family][rows] += out[0]
-        return totals
-
-    def _outer(self, outer: Outer, totals: dict[str, Array]) -> None:
-        vectors, operand = self._columns(outer.vectors), self._columns((outer.operand,))
-        out = np.empty((vectors.shape[1], operand.shape[1]), self.plan.dtype)
-        self.matmul(vectors.T, operand, out)
-        start = 0
-        for block in outer.blocks:
-            family, rows = self.plan.places[block]
-            height = rows.stop - rows.start
-            if family in totals:
-                totals[family][rows] += out[start : start + height]
-            start += height
+            if totals.want((total.parameter,)):
+                with totals.adding((total.parameter,)) as out:
+                    if total in plan.layout.row_sums:
+                        self.arrays[plan.layout.row_sums[total]].sum(0, out=out)
+                    else:
+                        columns = self._columns(total.factors)
+                        ones = np.ones((1, len(columns)), plan.dtype)
+                        self.matmul(ones, columns, out[None])
+        return totals.finished()

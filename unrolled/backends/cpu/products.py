@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import errors, types
@@ -23,58 +22,17 @@ from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 
 from .emission import Value, filled, spread
+from .packing import PANEL
 from .vectors import (
     VectorType,
     compiled,
     first_lanes,
-    lanes,
     lanes_of,
-    masked_load,
     masked_store,
     only_compiled,
 )
 
-CACHED_UNITS = 16
-PANEL = 2  # vectors in a panel: with six rows, 12 sums fill the 16 registers of AVX2
-
-
-def packed_shape(K: int, N: int, dtype: Any) -> tuple[int, int]:
-    """The shape of a matrix (K, N) when it is packed: (panels, K * width)."""
-    width = PANEL * lanes(dtype)
-    return -(-N // width), K * width
-
-
-@njit(nogil=True, error_model="numpy")
-def fill(weights, packed):  # type: ignore[no-untyped-def]
-    """Write a matrix (K, N) into an array of its packed shape.
-
-    Panel p holds the columns from `p * width` on, `width = 2 * lanes(dtype)`, one row of `width`
-    numbers after the other; zeros fill the last panel. It goes along the matrix's own order in
-    memory. Indices are unsigned where it counts: nobody then asks whether they are negative.
-    """
-    K, N = weights.shape
-    width = packed.shape[1] // K
-    flat = packed.reshape(packed.size)
-    for panel in range(packed.shape[0]):
-        first = panel * width
-        count = min(width, N - first)
-        base = panel * K * width
-        if weights.strides[0] > weights.strides[1]:
-            for k in range(K):
-                row, at = weights[k], base + k * width
-                for j in range(count):
-                    flat[np.uint64(at + j)] = row[np.uint64(first + j)]
-        else:
-            # Down the columns as they lie, a few units at a time, so that what is written stays
-            # in the cache until the next column comes.
-            for begin in range(0, K, CACHED_UNITS):
-                for j in range(count):
-                    column, at = weights[:, first + j], base + j
-                    for k in range(begin, min(K, begin + CACHED_UNITS)):
-                        flat[np.uint64(at + k * width)] = column[np.uint64(k)]
-        for k in range(K):
-            for j in range(count, width):
-                flat[np.uint64(base + k * width + j)] = 0
+WIDEST = 4  # panels of the widest tile
 
 
 @dataclass(frozen=True)
@@ -105,10 +63,10 @@ class _Tile:
 def _compiled_tile(tile: _Tile) -> Callable[..., None]:
     """A function of compiled code that computes one tile: all its columns from `panel` on."""
 
-    def compute(operand: Any, row: Any, packed: Any, panel: Any, out: Any, accumulate: Any) -> None:
+    def compute(operand: Any, row: Any, packed: Any, panel: Any, out: Any) -> None:
         raise only_compiled("a tile")
 
-    def result(operand: Any, row: Any, packed: Any, panel: Any, out: Any, accumulate: Any) -> Any:
+    def result(operand: Any, row: Any, packed: Any, panel: Any, out: Any) -> Any:
         index, arrays = types.intp, (operand, packed, out)
         if any(array.ndim != 2 or array.layout != "C" for array in arrays) or (
             len({array.dtype for array in arrays}) > 1
@@ -117,7 +75,7 @@ def _compiled_tile(tile: _Tile) -> Callable[..., None]:
                 "multiply takes C-contiguous matrices of one dtype; "
                 f"found {', '.join(map(str, arrays))}"
             )
-        return signature(types.none, operand, index, packed, index, out, types.boolean)
+        return signature(types.none, operand, index, packed, index, out)
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         # What holds the tiles is large: a kernel should have it once, not at each call.
@@ -135,8 +93,8 @@ class _Writer:
     def __init__(
         self, context: Any, builder: Any, tile: _Tile, sig: Any, arguments: Sequence[Any]
     ) -> None:
-        operand_kind, _, packed_kind, _, out_kind, _ = sig.args
-        operand, row, packed, panel, out, self.accumulate = arguments
+        operand_kind, _, packed_kind, _, out_kind = sig.args
+        operand, row, packed, panel, out = arguments
         dtype = out_kind.dtype
         self.builder, self.tile = builder, tile
         self.lanes = lanes_of(dtype)
@@ -249,29 +207,12 @@ class _Writer:
                 self.put(sums, [first_lanes(builder, self.vector, count) for count in left])
 
     def put(self, sums: list[Any], masks: list[Any]) -> None:
-        builder, vectors = self.builder, range(self.tile.vectors)
-        places = [self.place(row, vector) for row in self.outs for vector in vectors]
-        masks = masks * self.tile.rows
-        before = builder.block
-        add, after = builder.append_basic_block("add"), builder.append_basic_block("put")
-        builder.cbranch(self.accumulate, add, after)
-        builder.position_at_end(add)
-        old = [self.read(place, mask) for place, mask in zip(places, masks, strict=True)]
-        added = [builder.fadd(total, value) for total, value in zip(sums, old, strict=True)]
-        builder.branch(after)
-        builder.position_at_end(after)
-        both = zip(sums, added, strict=True)
-        results = [self.phi((total, before), (more, add)) for total, more in both]
-        for result, place, mask in zip(results, places, masks, strict=True):
+        places = [self.place(row, v) for row in self.outs for v in range(self.tile.vectors)]
+        for total, place, mask in zip(sums, places, masks * self.tile.rows, strict=True):
             if mask is None:
-                builder.store(result, place, align=self.size)
+                self.builder.store(total, place, align=self.size)
             else:
-                masked_store(builder, result, place, mask)
-
-    def read(self, place: Any, mask: Any) -> Any:
-        if mask is None:
-            return self.builder.load(place, align=self.size)
-        return masked_load(self.builder, place, self.vector, mask)
+                masked_store(self.builder, total, place, mask)
 
 
 # At least 8 sums each, where the rows allow it, and 12 at most.
@@ -283,8 +224,8 @@ _one_widest, _one_wide, _one = (
 )
 
 
-def multiply(operand: Any, first: Any, rows: Any, packed: Any, out: Any, accumulate: Any) -> None:
-    """Rows `first` to `first + rows` of `out = operand @ weights`, or of `out += …`.
+def multiply(operand: Any, first: Any, rows: Any, packed: Any, panels: Any, out: Any) -> None:
+    """Rows `first` to `first + rows` of `out = operand @ weights`.
 
     For compiled code only.
 
@@ -293,46 +234,54 @@ def multiply(operand: Any, first: Any, rows: Any, packed: Any, out: Any, accumul
         first: the first row, of `operand` and of `out`.
         rows: how many rows; 0 does nothing.
         packed: the weights (K, N) as `fill` writes them, of the same dtype.
+        panels: the panels from the first of these two numbers to the second; see `panels_of`.
         out: (…, N), C-contiguous.
-        accumulate: whether to add to what `out` holds.
     """
     raise only_compiled("multiply")
 
 
+@njit
+def panels_of(packed, share, shares):  # type: ignore[no-untyped-def]
+    """The panels of one share: whole widest tiles, so that no column changes its order of sums."""
+    tiles = (packed.shape[0] + WIDEST - 1) // WIDEST
+    first, last = tiles * share // shares, tiles * (share + 1) // shares
+    return WIDEST * first, min(WIDEST * last, packed.shape[0])
+
+
 @njit(nogil=True, error_model="numpy", fastmath={"contract"})
-def _product(operand, first, rows, packed, out, accumulate):  # type: ignore[no-untyped-def]
-    panels = packed.shape[0]
-    panel = 0
+def _product(operand, first, rows, packed, panels, out):  # type: ignore[no-untyped-def]
+    start, end = panels
+    panel = start
     if rows == 1:
-        while panel + 4 <= panels:
-            _one_widest(operand, first, packed, panel, out, accumulate)
+        while panel + 4 <= end:
+            _one_widest(operand, first, packed, panel, out)
             panel += 4
-        if panel + 2 <= panels:
-            _one_wide(operand, first, packed, panel, out, accumulate)
+        if panel + 2 <= end:
+            _one_wide(operand, first, packed, panel, out)
             panel += 2
-        if panel < panels:
-            _one(operand, first, packed, panel, out, accumulate)
+        if panel < end:
+            _one(operand, first, packed, panel, out)
     elif rows == 2:
-        while panel + 2 <= panels:
-            _two_wide(operand, first, packed, panel, out, accumulate)
+        while panel + 2 <= end:
+            _two_wide(operand, first, packed, panel, out)
             panel += 2
-        if panel < panels:
-            _two(operand, first, packed, panel, out, accumulate)
+        if panel < end:
+            _two(operand, first, packed, panel, out)
     else:
-        for panel in range(panels):
+        for panel in range(start, end):
             row = first
             blocks = (rows + 5) // 6
             while blocks > 0:
                 left = first + rows - row
                 size = (left + blocks - 1) // blocks  # of equal blocks: 7 rows are 4 + 3
                 if size == 6:
-                    _six(operand, row, packed, panel, out, accumulate)
+                    _six(operand, row, packed, panel, out)
                 elif size == 5:
-                    _five(operand, row, packed, panel, out, accumulate)
+                    _five(operand, row, packed, panel, out)
                 elif size == 4:
-                    _four(operand, row, packed, panel, out, accumulate)
+                    _four(operand, row, packed, panel, out)
                 else:
-                    _three(operand, row, packed, panel, out, accumulate)
+                    _three(operand, row, packed, panel, out)
                 row += size
                 blocks -= 1
 

@@ -1,10 +1,17 @@
-"""What a kernel needs to run on a team of threads that another library keeps awake.
+"""What a kernel needs to run on a team of threads that another library may keep awake.
 
-OpenMP calls a function of one address. There lies a table of 64-bit numbers: which part of the
-work is next, how many there are, and the addresses and shapes of the kernel's arrays. Whoever comes
-takes the next part; a thread that never comes is missed by nobody.
+A thread calls a function with one address. There lies a table of 64-bit numbers: what is shared out
+and how far that has gone, and the addresses and shapes of the kernel's arrays.
+
+Rows of the batch and steps are shared out in *parts*: whoever comes takes the next part, and a
+thread that never comes is missed by nobody. Where there are too few rows, threads *share* the units
+of every vector and *meet* before and after each product. Nobody waits for a thread that may not
+come: the first one waits a moment, then closes the door, and the units are shared by those who are
+inside.
 """
 
+import os
+import platform
 from typing import Any
 
 import numpy as np
@@ -14,8 +21,22 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..steps import Array
+from .emission import intrinsic as llvm
 
-NEXT, PARTS, BATCH, REVERSE, ARRAYS = range(5)  # the table's first slots
+# The table's first slots. `CUTS` is an array, address and length: where the parts begin and end.
+NEXT, PARTS, SHARES, INSIDE, MET, REVERSE, CUTS, _, ARRAYS = range(9)
+
+_CLOSED = 1 << 32  # added to NEXT when the door is closed
+_PATIENCE = 1_000  # pauses for others to come: some 20 µs, which is what waking a thread takes
+_SPINS = 5_000  # pauses before a waiting thread lets another one have the core
+_yield = types.ExternalFunction(
+    "SwitchToThread" if os.name == "nt" else "sched_yield", types.int32()
+)
+
+
+def _slot(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    slots = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+    return builder.gep(slots, [arguments[1]], inbounds=True)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -27,18 +48,93 @@ def _pointer(typing: Any, address: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _take(typing: Any, table: Any) -> Any:
-    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        slots = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.atomic_rmw("add", slots, ir.Constant(ir.IntType(64), 1), "seq_cst")
+def _add(typing: Any, table: Any, slot: Any, number: Any) -> Any:
+    """Add to a slot as one action; returns what it held."""
 
-    return types.int64(table), write
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _slot(context, builder, signature, arguments)
+        return builder.atomic_rmw("add", place, arguments[2], "seq_cst")
+
+    return types.int64(table, types.int64, types.int64), write
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _read(typing: Any, table: Any, slot: Any) -> Any:
+    """What a slot holds now, whoever wrote it."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _slot(context, builder, signature, arguments)
+        return builder.load_atomic(place, "seq_cst", 8)
+
+    return types.int64(table, types.int64), write
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pause(typing: Any) -> Any:
+    """Tell the core that this is a loop that waits."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if platform.machine() in ("x86_64", "AMD64"):
+            llvm(builder, "llvm.x86.sse2.pause", [], ir.VoidType())
+        elif platform.machine() in ("aarch64", "arm64"):
+            llvm(builder, "llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)], ir.VoidType())
+        return context.get_dummy_value()
+
+    return types.none(), write
 
 
 @njit
-def next_part(table):  # type: ignore[no-untyped-def]
-    """The number of a part that nobody else has; the last ones are not parts any more."""
-    return _take(table)
+def _wait(table, slot, number):  # type: ignore[no-untyped-def]
+    """Wait until a slot holds this number or a larger one."""
+    spins = 0
+    while _read(table, slot) < number:
+        spins += 1
+        if spins < _SPINS:
+            _pause()
+        else:  # there may be fewer cores than threads
+            _yield()
+
+
+@njit
+def next_part(table, part):  # type: ignore[no-untyped-def]
+    """The number of a part that nobody else has; of the one part whose units are shared, the next.
+
+    The last ones are not parts any more.
+    """
+    return part + 1 if table[SHARES] > 1 else _add(table, NEXT, 1)
+
+
+@njit
+def join(table):  # type: ignore[no-untyped-def]
+    """Which share a thread has, and how many there are; who comes too late has none of them."""
+    if table[SHARES] == 1:
+        return 0, 1
+    share = _add(table, NEXT, 1)
+    if share == 0:
+        pauses = 0
+        while pauses < _PATIENCE and _read(table, NEXT) < table[SHARES]:
+            _pause()
+            pauses += 1
+        _add(table, INSIDE, _add(table, NEXT, _CLOSED))
+    elif share < _CLOSED:
+        _wait(table, INSIDE, 1)
+    return share, _read(table, INSIDE)
+
+
+@njit
+def meet(table, shares):  # type: ignore[no-untyped-def]
+    """Wait until all who share the units are here; what each has written, all see."""
+    if shares > 1:
+        before = _add(table, MET, 1)
+        _wait(table, MET, (before // shares + 1) * shares)
+
+
+@njit
+def units_of(size, share, shares, lanes):  # type: ignore[no-untyped-def]
+    """Of one share: its first unit, where its whole vectors end, and how many units are left."""
+    whole = size // lanes
+    first, last = whole * share // shares, whole * (share + 1) // shares
+    return first * lanes, last * lanes, size % lanes if share == shares - 1 else 0
 
 
 @njit
@@ -66,7 +162,7 @@ def array_at(address, shape, dtype):  # type: ignore[no-untyped-def]
 
 
 def described(arguments: list[Array | int]) -> list[int]:
-    """Arrays as address and shape, numbers as they are: a table from `ARRAYS` on."""
+    """Arrays as address and shape, numbers as they are."""
     slots: list[int] = []
     for argument in arguments:
         if isinstance(argument, np.ndarray):

@@ -14,7 +14,7 @@ from ...language.sizes import ONE
 from ...program import STEP_NUMBER, Argument, Instruction
 from ...schedule import Product
 from .layout import LOOP, Layout, Segment
-from .team import ARRAYS, BATCH, PARTS, REVERSE
+from .team import ARRAYS, CUTS, PARTS, REVERSE
 
 # Operation → how a kernel writes it, for vectors of units and for numbers.
 OPERATIONS: dict[str, str] = {
@@ -53,8 +53,12 @@ _OFFERED = {
     "denormals": ("flush_denormals", "restore_mode"),
     "dots": ("dots",),
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
-    "products": ("fill", "multiply"),
-    "team": ("array_at", "matrix_at", "next_part", "table_at", "vector_at"),
+    "packing": ("fill",),
+    "products": ("multiply", "panels_of"),
+    "team": (
+        *("array_at", "join", "matrix_at", "meet", "next_part", "table_at", "units_of"),
+        "vector_at",
+    ),
     "vectors": (
         *("absolute", "added_up", "first_part", "load", "load_part", "maximum", "minimum"),
         *("splat", "square_root", "store", "store_part", "where"),
@@ -62,20 +66,27 @@ _OFFERED = {
 }
 
 _TAKEN = {
-    *("active", "address", "at", "base", "before", "first", "j", "k", "last", "length", "lengths"),
-    *("min", "mode", "njit", "np", "offset", "range", "real", "reverse", "row", "rows", "step"),
-    *("table", "tail", "LANES"),
+    *("active", "address", "at", "base", "before", "cuts", "first", "j", "k", "last", "length"),
+    *("lengths", "min", "mode", "njit", "np", "offset", "part", "range", "real", "reverse", "row"),
+    *("rows", "share", "shares", "step", "table", "tail", "LANES"),
     *(name for names in _OFFERED.values() for name in names),
 }
 
 # How the names of arrays and sizes end; those of values do not.
-_ENDINGS = ("_steps", "_rows", "_sums", "_parameters", "_size", "_given")
+_ENDINGS = (
+    *("_steps", "_rows", "_sums", "_parameters", "_size", "_given"),
+    *("_begin", "_whole", "_tail", "_panels"),
+)
 
-STEPS = ("first", "last", "reverse", "active", "offset", "lengths")
+STEPS = ("reverse", "active", "offset", "lengths")
 
 
 class FunctionText:
     """One function: the stages of a section that run in one pass over the steps.
+
+    Outside the loop the steps know nothing of each other, and a thread takes some of them. In the
+    loop it takes some rows of the batch at all steps or, where there are too few, a share of the
+    units: a range of each vector, and panels of each product.
 
     Args:
         layout: which array each value lies in.
@@ -94,32 +105,35 @@ class FunctionText:
         self.arrays: dict[str, None] = {}
         self.names: dict[str, str] = {}
         self.letters: dict[str, None] = {}
+        self.ranges: dict[str, None] = {}  # the sizes of the vectors that it goes through
         self.body = list(self._loop_stages() if run is None else self._run(run))
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The names of the function's arguments after `STEPS`: sizes, then arrays."""
+        """The function's arguments after what a thread takes and `STEPS`: sizes, then arrays."""
         return (*self.letters, *self.arrays)
 
     def lines(self) -> Iterator[str]:
         """The function's definition."""
         yield "@njit(**OPTIONS)"
         yield f"def {self.function}("
-        for group in (STEPS, self.letters, self.arrays):
+        sharing = ("share", "shares", "table") if self.section == LOOP else ()
+        for group in (("part", "first", "last", *sharing, *STEPS), self.letters, self.arrays):
             yield from textwrap.wrap(
                 ", ".join(group) + ",", 96, initial_indent="    ", subsequent_indent="    "
             )
         yield "):"
         yield "    mode = flush_denormals()"
+        yield from self._indented(1, self._ranges())
         yield from self._indented(1, self._loop())
         yield "    restore_mode(mode)"
 
     def team_lines(self) -> Iterator[str]:
-        """The same function for a team of threads, which share its parts; see `team`."""
+        """What a thread of a team calls to do its part of the function's work; see `team`."""
         yield f"def {self.function}_team(address):"
         slots = ARRAYS
         passed = []
-        for name in (*STEPS[3:], *self.letters, *self.arrays):
+        for name in (*STEPS[1:], *self.letters, *self.arrays):
             if name in self.letters:
                 passed.append(f"table[{slots}]")
                 slots += 1
@@ -131,18 +145,38 @@ class FunctionText:
                 passed.append(f"matrix_at(table, {slots}, real)")
                 slots += 3
         yield f"    table = table_at(address, {slots})"
-        yield "    part = next_part(table)"
+        yield f"    cuts = vector_at(table, {CUTS}, np.int64)"
+        taken = ""
+        if self.section == LOOP:
+            taken = "share, shares, table, "
+            yield "    share, shares = join(table)"
+            yield "    if share >= shares:"
+            yield "        return"
+        yield "    part = next_part(table, -1)"
         yield f"    while part < table[{PARTS}]:"
-        yield f"        first = table[{BATCH}] * part // table[{PARTS}]"
-        yield f"        last = table[{BATCH}] * (part + 1) // table[{PARTS}]"
         yield f"        {self.function}("
-        yield f"            first, last, table[{REVERSE}] != 0,"
+        yield f"            part, cuts[part], cuts[part + 1], {taken}table[{REVERSE}] != 0,"
         yield from (f"            {argument}," for argument in passed)
         yield "        )"
-        yield "        part = next_part(table)"
+        yield "        part = next_part(table, part)"
+
+    def _ranges(self) -> Iterator[str]:
+        """The ranges of units and panels that the function goes through."""
+        share = "share, shares" if self.section == LOOP and self.layout.shareable else "0, 1"
+        for letter in self.ranges:
+            names = ", ".join(self._range(letter))
+            yield f"{names} = units_of({self._letter(letter)}, {share}, LANES)"
+        for packed in (name for name in self.arrays if name.startswith("packed_")):
+            yield f"{packed}_panels = panels_of({packed}, {share})"
 
     def _loop(self) -> Iterator[str]:
         """Forward programs go on in reading order, adjoint ones back; `reverse` turns both."""
+        if self.section != LOOP:
+            yield "for step in range(first, last):"
+            yield "    rows = active[step]"
+            yield "    base = offset[step]"
+            yield from self._indented(1, self.body)
+            return
         first, last = "k", "active.size - 1 - k"
         onwards, back = (last, first) if self.program.adjoint else (first, last)
         yield "for k in range(active.size):"
@@ -152,43 +186,51 @@ class FunctionText:
         yield "        continue"
         yield "    base = offset[step]"
         yield from self._indented(1, self.body)
-        if self.section == LOOP:
-            yield from self._indented(1, self._commits())
+        yield from self._indented(1, self._commits())
 
     # stages
 
     def _loop_stages(self) -> Iterator[str]:
         stages, runs = self.layout.sections[LOOP], self.layout.runs(LOOP)
         for number in range(max([len(stages), *(number + 1 for number in runs)])):
-            for product in stages[number].products if number < len(stages) else ():
+            products = stages[number].products if number < len(stages) else ()
+            yield from self._meeting() if products else ()
+            for product in products:
                 position = loop_products(self.layout).index(product)
                 yield f"# {product}"
                 operand = self.layout.alone(product.operands)
                 assert operand is not None, f"{product} has no operand array"
                 yield from self._product(operand, self.layout.results[product], position)
+            yield from self._meeting() if products else ()
             if number in runs:
                 yield from self._run(number)
 
     def _run(self, number: int) -> Iterator[str]:
         """The segments of a run, one after the other for each row."""
         known: set[str] = set()
-        yield "for row in range(first, first + rows):"
+        start = "first" if self.section == LOOP else "0"
+        yield f"for row in range({start}, {start} + rows):"
         yield "    at = base + row"
         for segment in self.layout.runs(self.section)[number]:
             yield from self._indented(1, self._segment(segment, known))
 
+    def _meeting(self) -> Iterator[str]:
+        """All shares of a product's operands must be there before it, and of its result after."""
+        if self.layout.shareable:
+            yield "meet(table, shares)"
+
     def _product(self, operand: str, result: str, position: int) -> Iterator[str]:
         self._array(operand)
         self._array(result)
-        self._array(f"packed_{position}")
+        packed = self._array(f"packed_{position}")
         if self.layout.slabs[operand].steps:
             here = "base + first : base + first + rows"
             yield (
-                f"multiply({operand}[{here}], 0, rows, packed_{position}, "
-                f"{result}[first : first + rows], False)"
+                f"multiply({operand}[{here}], 0, rows, {packed}, {packed}_panels, "
+                f"{result}[first : first + rows])"
             )
         else:
-            yield f"multiply({operand}, first, rows, packed_{position}, {result}, False)"
+            yield f"multiply({operand}, first, rows, {packed}, {packed}_panels, {result})"
 
     def _segment(self, segment: Segment, known: set[str]) -> Iterator[str]:
         """The work of one segment on one row; `known` are the numbers computed for it so far."""
@@ -199,16 +241,16 @@ class FunctionText:
         if not (segment.instructions or segment.copies):
             return
         size = self._letter(segment.size)
+        begin, end, tail = self._range(segment.size)
         whole = list(self._units(segment, whole=True))
         rest = list(self._units(segment, whole=False))
         sums = [i for i in segment.instructions if i.operation in REDUCTIONS]
         for total in sums:
             yield f"{self._so_far(total)} = splat({self._any_array()}, 0.0)"
-        yield f"tail = {size} % LANES"
-        yield f"for j in range(0, {size} - tail, LANES):"
+        yield f"for j in range({begin}, {end}, LANES):"
         yield from self._indented(1, whole)
-        yield "if tail:"
-        yield f"    j = {size} - tail"
+        yield f"if {tail}:"
+        yield f"    j, tail = {end}, {tail}"
         yield from self._indented(1, rest)
         for total in sums:
             name = self._name(total.name)
@@ -279,7 +321,9 @@ class FunctionText:
     def _commits(self) -> Iterator[str]:
         for received, buffer in self.layout.pending.items():
             state = self._array(self.layout.states[received])
-            yield f"{state}[first : first + rows] = {self._array(buffer)}[first : first + rows]"
+            begin, end, tail = self._range(self.program.sizes[received])
+            place = f"[first : first + rows, {begin} : {end} + {tail}]"
+            yield f"{state}{place} = {self._array(buffer)}{place}"
 
     # words
 
@@ -341,6 +385,11 @@ class FunctionText:
         self.letters[f"{letter}_size"] = None
         return f"{letter}_size"
 
+    def _range(self, letter: str) -> tuple[str, str, str]:
+        """Of a vector: the first unit, the end of whole vectors of lanes, the units left over."""
+        self.ranges[letter] = None
+        return f"{letter}_begin", f"{letter}_whole", f"{letter}_tail"
+
     def _array(self, name: str) -> str:
         self.arrays[name] = None
         return name
@@ -365,7 +414,7 @@ class FunctionText:
 
     def _row(self, slab: str) -> str:
         if self.layout.slabs[slab].scratch:
-            return "first"
+            return "part"
         return "at" if self.layout.slabs[slab].steps else "row"
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Threads for the rows of a batch, which are spread over them once for a whole sequence.
+"""Threads that run a function of a kernel together, each once for a whole sequence.
 
 Where the process has an OpenMP runtime, as it has with torch, its team does the work: its threads
 stay awake for a while after each of torch's operations, and a thread of our own would have to
@@ -9,7 +9,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
+from functools import cache
 from typing import Any
 
 Team = Callable[[int, int, int, int], Any]
@@ -34,22 +34,28 @@ def find_team() -> Team | None:
     return _team
 
 
-def run_in_parts(parts: int, batch: int, work: Callable[[int, int], Any]) -> None:
-    """Call `work(first, last)` for parts of the batch's rows, on a thread each.
+def run_together(function: int, table: int, threads: int) -> None:
+    """Call a function of a kernel on some threads, the caller's one among them.
 
-    The parts share nothing that is written, so they need not wait for each other. The caller's
-    thread does the first part itself.
+    Args:
+        function: its address.
+        table: the address of its table; see `team`.
+        threads: how many are asked to come. The work is done, too, if fewer come.
     """
-    if parts <= 1:
-        work(0, batch)
+    openmp = find_team() if threads > 1 else None
+    if openmp is not None:
+        openmp(function, table, threads, 0)
         return
-    ends = [batch * part // parts for part in range(parts + 1)]
-    waiting: list[Future[Any]] = [
-        _threads().submit(work, first, last) for first, last in pairwise(ends[1:])
-    ]
-    work(0, ends[1])
-    for part in waiting:
-        part.result()
+    call = _callable(function)
+    waiting: list[Future[Any]] = [_threads().submit(call, table) for _ in range(threads - 1)]
+    call(table)
+    for one in waiting:
+        one.result()
+
+
+@cache
+def _callable(function: int) -> Callable[[int], Any]:
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)
 
 
 def _threads() -> ThreadPoolExecutor:
