@@ -126,6 +126,7 @@ def schedule(program: Program, few_steps: bool = False) -> Schedule:
             _stages(
                 [i for i, where in zip(program.instructions, place, strict=True) if where == part],
                 depends,
+                program,
             ),
             program,
         )
@@ -179,7 +180,9 @@ def _after(program: Program, late: set[str], depends: set[str], needed: set[str]
     return after
 
 
-def _stages(instructions: list[Instruction], depends: set[str]) -> tuple[Stage, ...]:
+def _stages(
+    instructions: list[Instruction], depends: set[str], program: Program
+) -> tuple[Stage, ...]:
     """Stages by data flow.
 
     A product begins the stage after the one that gives its operands, and what needs a sum over
@@ -204,7 +207,7 @@ def _stages(instructions: list[Instruction], depends: set[str]) -> tuple[Stage, 
     stages = []
     for number in sorted(set(level.values())):
         here = [i for i in instructions if level[i.name] == number]
-        products = tuple(_grouped(i for i in here if _is_product(i)))
+        products = tuple(_grouped((i for i in here if _is_product(i)), program))
         stages.append(Stage(products, tuple(i for i in here if not _is_product(i))))
     return tuple(stages)
 
@@ -233,16 +236,17 @@ def _in_order(instructions: list[Instruction], program: Program) -> list[Instruc
     return sorted(instructions, key=lambda instruction: names.index(instruction.name))
 
 
-def _grouped(instructions: Iterable[Instruction]) -> Iterator[Product]:
-    """Products of one stage that share their operand become one."""
-    shared: dict[str, list[Instruction]] = {}
+def _grouped(instructions: Iterable[Instruction], program: Program) -> Iterator[Product]:
+    """Products of one stage that share their operand and the size of their results become one."""
+    shared: dict[tuple[str, str], list[Instruction]] = {}
     for instruction in instructions:
         if instruction.operation == "matmul":
-            shared.setdefault(instruction.operands[0], []).append(instruction)
+            alike = instruction.operands[0], program.size_of(instruction.name)
+            shared.setdefault(alike, []).append(instruction)
         else:
             blocks = tuple(matrix for matrix, _ in instruction.pairs)
             yield Product("matmul_t", blocks, instruction.operands, (instruction.name,))
-    for operand, together in shared.items():
+    for (operand, _), together in shared.items():
         yield Product(
             "matmul",
             tuple(i.pairs[0][0] for i in together),

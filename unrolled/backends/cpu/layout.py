@@ -4,7 +4,9 @@ An array has rows of all steps (`x_steps`) or of the batch only (`h_prev_rows`, 
 leaves for the next). Values that a product takes side by side lie side by side.
 
 Stages without a product follow each other row by row, so that a row stays in the nearest cache: a
-*run* of stages begins with one that has products.
+*run* of stages begins with one that has products. Where the work after a product needs nothing but
+the same units of its results, the two are *fused*: the product hands over some units of some rows
+at a time, in a tile that never leaves the nearest cache.
 """
 
 from collections.abc import Iterable
@@ -27,12 +29,14 @@ class Slab:
         values: what its columns hold.
         steps: whether it has rows for all steps, or for one step of the batch.
         scratch: whether it is needed within a run only; then it has one row for each thread.
+        tile: whether it holds a tile of a product only, one for each thread.
     """
 
     name: str
     values: tuple[str, ...]
     steps: bool
     scratch: bool = False
+    tile: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,20 +58,26 @@ class Layout:
     """Where the values of a schedule lie.
 
     Attributes:
+        tiles: whether products are packed by groups of units and stages fused, which pays off
+            over many steps.
         slabs: name → array.
         inputs, outputs: the arrays of the program's groups.
         states: value received → its buffer (B, size).
-        pending: states whose new value waits in a second buffer, because a later stage of the
-            step still needs the old one.
+        pending: states whose new value goes to a second buffer, because the step still needs
+            the old one; the two change places after each step.
         results: product → the array that it writes.
         operands: product → the array that it reads; the operand lies there alone.
         segments: (section, number of the stage) → its segments.
         row_sums: totals that are added up in the loop → array (B, size).
         scalars: instructions on numbers alone; each segment that needs one computes it. What is
             summed over units lies in an array, a column for each sum.
+        fused: the numbers of the loop's stages that are fused.
+        vectors: the size of a result of the loop's products → how many vectors of units a group
+            has; see `packing`.
     """
 
     schedule: Schedule
+    tiles: bool = True
     slabs: dict[str, Slab] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
@@ -77,6 +87,8 @@ class Layout:
     segments: dict[tuple[int, int], list[Segment]] = field(default_factory=dict)
     row_sums: dict[Total, str] = field(default_factory=dict)
     scalars: dict[str, Instruction] = field(default_factory=dict)
+    fused: set[int] = field(default_factory=set)
+    vectors: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         program = self.schedule.program
@@ -87,6 +99,10 @@ class Layout:
             for name, instruction in program.by_name.items()
             if program.sizes[name] == ONE and instruction.operation not in REDUCTIONS
         }
+        if self.tiles:
+            loop = self.schedule.loop
+            self.fused = {number for number in range(len(loop)) if self._fuses(number)}
+            self._group()
         self._place_groups()
         self._place_products()
         self._place_operands()
@@ -111,6 +127,30 @@ class Layout:
                 first = self.run_of.get((part, number), number)
                 found.setdefault(first, []).extend(segments)
         return found
+
+    def _fuses(self, number: int) -> bool:
+        """Whether a stage of the loop needs of its products the units that it works on, only."""
+        program, stage = self.schedule.program, self.schedule.loop[number]
+        results = [result for product in stage.products for result in product.results]
+        letters = {program.sizes[result] for result in results}
+        followed = self.run_of.get((LOOP, number + 1)) == number
+        if len(letters) != 1 or followed:
+            return False
+        if any(self._state_made_by(product, number) for product in stage.products):
+            return False
+        here = {instruction.name for instruction in stage.instructions}
+        users = {user.name for result in results for user in program.uses().get(result, ())}
+        works = any(self.size_of(instruction) in letters for instruction in stage.instructions)
+        sums = any(instruction.operation in REDUCTIONS for instruction in stage.instructions)
+        return works and not sums and users <= here
+
+    def _group(self) -> None:
+        """A group has whole panels of two vectors; alone in a panel where a block stays alone."""
+        for number, stage in enumerate(self.schedule.loop):
+            for product in stage.products:
+                size = self.schedule.program.sizes[product.results[0]]
+                two = len(product.results) % 2 == 1 or number not in self.fused
+                self.vectors[size] = max(self.vectors.get(size, 1), 1 + two)
 
     @property
     def shareable(self) -> bool:
@@ -162,13 +202,20 @@ class Layout:
 
     # building it up
 
-    def _add(self, wish: str, values: tuple[str, ...], steps: bool, scratch: bool = False) -> str:
-        wish = wish.replace(".", "_") + ("_steps" if steps else "_rows")
+    def _add(
+        self,
+        wish: str,
+        values: tuple[str, ...],
+        steps: bool,
+        scratch: bool = False,
+        tile: bool = False,
+    ) -> str:
+        wish = wish.replace(".", "_") + ("_steps" if steps else "_tile" if tile else "_rows")
         name, number = wish, 1
         while name in self.slabs:
             number += 1
             name = f"{wish}_{number}"
-        self.slabs[name] = Slab(name, values, steps, scratch)
+        self.slabs[name] = Slab(name, values, steps, scratch, tile)
         return name
 
     def _place_groups(self) -> None:
@@ -200,7 +247,10 @@ class Layout:
                 mark = "t" if product.operation == "matmul_t" else ""
                 operand = product.operands[0] if len(product.operands) == 1 else "gates"
                 wish = f"{families}{mark}_{operand}".replace("__", "_")
-                self.results[product] = self._add(wish, product.results, steps=section != LOOP)
+                tile = section == LOOP and number in self.fused
+                self.results[product] = self._add(
+                    wish, product.results, steps=section != LOOP, tile=tile
+                )
 
     def _state_made_by(self, product: Product, number: int) -> str | None:
         """The state that a product makes whole, if it can be written where the old one lies."""
@@ -360,7 +410,11 @@ class Layout:
         self.segments.setdefault((section, earliest), []).append(Segment(size, (), (value,)))
 
     def _find_pending(self) -> None:
-        """A state is changed in place unless a later stage of the step needs its old value."""
+        """A state is changed in place unless something later in the step needs its old value.
+
+        A fused product reads all of a state when some of its units have changed already; so may
+        another thread where threads share the units.
+        """
         last_read = dict.fromkeys(self.states, 0)
         written: dict[str, tuple[int, int]] = {}
         for (section, number), segments in self.segments.items():
@@ -377,7 +431,8 @@ class Layout:
             for product in stage.products:
                 for value in product.operands:
                     if value in last_read:
-                        last_read[value] = max(last_read[value], number * 1000 - 1)
+                        until = 1000 * len(self.schedule.loop) if self.tiles else number * 1000 - 1
+                        last_read[value] = max(last_read[value], until)
         for received, handed_on in self.schedule.program.carried:
             if handed_on in written:
                 number, position = written[handed_on]

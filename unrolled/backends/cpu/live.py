@@ -21,12 +21,12 @@ from numba import cfunc
 
 from ...language.sizes import ONE
 from ...program import Program
-from ...schedule import schedule
+from ...schedule import Product, schedule
 from .. import files
 from . import vectors
 from .kernel import OPTIONS_OF_CALLBACKS, announce, foundations
 from .layout import LOOP, Layout
-from .text import FunctionText, imports, loop_products, parameters_of
+from .text import FunctionText, imports, parameters_of
 
 Axis = str | tuple[str, ...]
 ROWS, ALL_ROWS = "batch", "length * batch"
@@ -70,28 +70,32 @@ class LiveText(FunctionText):
                 yield f"    {name} = table[{place}]"
         for name, shape in self._shapes.items():
             yield f"    {name} = array_at(table[{self.table.index(name)}], {shape}, real)"
-        yield "    part, first, rows = 0, 0, batch"
+        yield "    part, first, last, rows = 0, 0, batch, batch"
         yield "    share, shares = 0, 1"
         yield "    mode = flush_denormals()"
         for state, given in zip(self.layout.states.values(), self.given, strict=True):
             yield f"    {state}[:] = {given}"
         yield from self._indented(1, self._ranges())
-        yield "    for k in range(length):"
-        yield "        step = length - 1 - k if reverse else k"
-        yield "        base = step * batch"
-        yield from self._indented(2, self.body)
-        yield from self._indented(2, self._commits())
+        yield from self._indented(1, self.loop)
         yield "    restore_mode(mode)"
+
+    def _loop(self) -> Iterator[str]:
+        yield from self._both_buffers()
+        yield "for k in range(length):"
+        yield from self._indented(1, self._changing_places())
+        yield "    step = length - 1 - k if reverse else k"
+        yield "    base = step * batch"
+        yield from self._indented(1, self.body)
+        yield from self._settled("length")
 
     def _meeting(self) -> Iterator[str]:
         return iter(())
 
-    def _product(self, operand: str, result: str, position: int) -> Iterator[str]:
-        self._array(operand)
-        self._array(result)
+    def _product(self, product: Product) -> Iterator[str]:
+        operand, result = self._operand(product), self._array(self.layout.results[product])
         row = "base" if self.layout.slabs[operand].steps else "0"
         column: list[str] = []
-        for blocks in _stretches(self.program, loop_products(self.layout)[position].blocks):
+        for blocks in _stretches(self.program, product.blocks):
             heights = [self.program.shapes[block][0] for block in blocks]
             yield (
                 f"dots({parameters_of(blocks[0].split('.')[0])}, "
@@ -133,7 +137,7 @@ class LiveKernel:
     def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
         self.program = program
         self.dtype = dtype
-        self.layout = Layout(schedule(program, few_steps=True))
+        self.layout = Layout(schedule(program, few_steps=True), tiles=False)
         self.function = LiveText(self.layout)
 
     @cached_property

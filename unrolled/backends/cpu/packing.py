@@ -1,5 +1,8 @@
 """A matrix packed for the product inside the time loop, which then reads it from end to end.
 
+The blocks of a product go *group* by group: some units of every block side by side, so that a tile of
+the product has all that the work on these units needs. A group is cut in panels of two vectors.
+
 Parameters lie in memory as torch stores them, a row of weights for each result. The product wants
 them the other way round, so packing mostly turns small squares of numbers, as wide as a vector.
 """
@@ -14,43 +17,64 @@ from numba import njit
 from numba.core import types
 from numba.core.typing import signature
 
-from .vectors import VectorType, compiled, lanes, lanes_of, only_compiled
+from .vectors import (
+    VectorType,
+    compiled,
+    first_lanes,
+    lanes,
+    lanes_of,
+    masked_load,
+    only_compiled,
+)
 
 PANEL = 2  # vectors in a panel: with six rows, 12 sums fill the 16 registers of AVX2
 
 
-def packed_shape(K: int, N: int, dtype: Any) -> tuple[int, int]:
-    """The shape of a matrix (K, N) when it is packed: (panels, K * width)."""
-    width = PANEL * lanes(dtype)
-    return -(-N // width), K * width
+def packed_shape(K: int, blocks: int, size: int, vectors: int, dtype: Any) -> tuple[int, int]:
+    """The shape of a packed matrix: (panels, K * width), `width = 2 * lanes(dtype)`.
+
+    Args:
+        K: units of the operand.
+        blocks: how many blocks stand one below the other.
+        size: units of the result of each block.
+        vectors: of a group, for each block; `blocks * vectors` is even.
+        dtype: float32 or float64.
+    """
+    groups = -(-size // (vectors * lanes(dtype)))
+    return groups * blocks * vectors // PANEL, K * PANEL * lanes(dtype)
 
 
 @njit(nogil=True, error_model="numpy")
-def fill(weights, packed):  # type: ignore[no-untyped-def]
-    """Write a matrix (K, N) into an array of its packed shape.
+def fill(weights, blocks, vectors, packed):  # type: ignore[no-untyped-def]
+    """Write a matrix (K, N) of `blocks` blocks side by side into an array of its packed shape.
 
-    Panel p holds the columns from `p * width` on, `width = 2 * lanes(dtype)`, one row of `width`
-    numbers after the other; zeros fill the last panel. Indices are unsigned where it counts:
-    nobody then asks whether they are negative.
+    A panel holds two vectors of columns, one row of the matrix after the other; zeros stand where a
+    block has no more columns.
     """
     K, N = weights.shape
-    width = packed.shape[1] // K
-    square = width // PANEL
+    lanes = packed.shape[1] // K // PANEL
+    size, in_group = N // blocks, blocks * vectors
     flat = packed.reshape(packed.size)
-    for panel in range(packed.shape[0]):
-        first, base = panel * width, panel * K * width
-        count = min(width, N - first)
+    for strip in range(packed.shape[0] * PANEL):
+        group, place = strip // in_group, strip % in_group
+        start = (group * vectors + place % vectors) * lanes
+        count = max(0, min(lanes, size - start))
+        column = place // vectors * size + start
+        base = strip // PANEL * packed.shape[1] + strip % PANEL * lanes
+        if count and weights.strides[1] == weights.itemsize:
+            for k in range(K):
+                lay(weights, k, column, count, flat, base + k * PANEL * lanes)
+            continue
         turned = 0
-        if count == width and weights.strides[0] == weights.itemsize:
-            turned = K // square * square
-            for k in range(0, turned, square):
-                for j in range(0, width, square):
-                    turn(weights, k, first + j, flat, base + k * width + j, width)
+        if count == lanes and weights.strides[0] == weights.itemsize:
+            turned = K // lanes * lanes
+            for k in range(0, turned, lanes):
+                turn(weights, k, column, flat, base + k * PANEL * lanes, PANEL * lanes)
         for k in range(turned, K):
-            row, at = weights[k], base + k * width
+            at = base + k * PANEL * lanes
             for j in range(count):
-                flat[np.uint64(at + j)] = row[np.uint64(first + j)]
-            for j in range(count, width):
+                flat[np.uint64(at + j)] = weights[k, column + j]
+            for j in range(count, lanes):
                 flat[np.uint64(at + j)] = 0
 
 
@@ -63,27 +87,37 @@ def turn(weights: Any, k: Any, column: Any, flat: Any, at: Any, width: Any) -> N
     raise only_compiled("turn")
 
 
-def _result(weights: Any, k: Any, column: Any, flat: Any, at: Any, width: Any) -> Any:
+def lay(weights: Any, k: Any, column: Any, count: Any, flat: Any, at: Any) -> None:
+    """Copy the `count` columns from `column` on of row k to `flat[at]`, a vector filled with zeros.
+
+    For compiled code only. Rows of the weights are contiguous.
+    """
+    raise only_compiled("lay")
+
+
+def _turn_result(weights: Any, k: Any, column: Any, flat: Any, at: Any, width: Any) -> Any:
     index = types.intp
     return signature(types.none, weights, index, index, flat, index, index)
 
 
-def _emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+def _lay_result(weights: Any, k: Any, column: Any, count: Any, flat: Any, at: Any) -> Any:
+    index = types.intp
+    return signature(types.none, weights, index, index, index, flat, index)
+
+
+def _turn(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
     given, k, column, flat, at, width = arguments
     dtype = sig.args[0].dtype
     weights = context.make_array(sig.args[0])(context, builder, given)
     packed = context.make_array(sig.args[3])(context, builder, flat)
     vector = context.get_value_type(VectorType(dtype, lanes_of(dtype)))
-    index, size = context.get_value_type(types.intp), dtype.bitwidth // 8
-    apart = builder.udiv(builder.extract_value(weights.strides, 1), ir.Constant(index, size))
+    size = dtype.bitwidth // 8
+    apart = _numbers_apart(context, builder, weights, 1, size)
 
     def places(pointer: Any, start: Any, step: Any) -> list[Any]:
-        offsets = (
-            builder.add(start, builder.mul(ir.Constant(index, number), step))
-            for number in range(vector.count)
-        )
-        pointers = (builder.gep(pointer, [offset], inbounds=True) for offset in offsets)
-        return [builder.bitcast(pointer, vector.as_pointer()) for pointer in pointers]
+        numbers = (ir.Constant(start.type, number) for number in range(vector.count))
+        offsets = (builder.add(start, builder.mul(number, step)) for number in numbers)
+        return [_vector_at(builder, pointer, offset, vector) for offset in offsets]
 
     start = builder.add(builder.mul(column, apart), k)
     columns = [builder.load(place, align=size) for place in places(weights.data, start, apart)]
@@ -91,6 +125,32 @@ def _emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
     for row, place in rows:
         builder.store(row, place, align=size)
     return context.get_dummy_value()
+
+
+def _lay(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    given, k, column, count, flat, at = arguments
+    dtype = sig.args[0].dtype
+    weights = context.make_array(sig.args[0])(context, builder, given)
+    packed = context.make_array(sig.args[4])(context, builder, flat)
+    vector = context.get_value_type(VectorType(dtype, lanes_of(dtype)))
+    apart = _numbers_apart(context, builder, weights, 0, dtype.bitwidth // 8)
+    start = builder.add(builder.mul(k, apart), column)
+    place = _vector_at(builder, weights.data, start, vector)
+    row = masked_load(builder, place, vector, first_lanes(builder, vector, count))
+    place = _vector_at(builder, packed.data, at, vector)
+    builder.store(row, place, align=dtype.bitwidth // 8)
+    return context.get_dummy_value()
+
+
+def _numbers_apart(context: Any, builder: Any, array: Any, axis: int, size: int) -> Any:
+    """How many numbers lie between neighbours of an axis."""
+    index = context.get_value_type(types.intp)
+    return builder.udiv(builder.extract_value(array.strides, axis), ir.Constant(index, size))
+
+
+def _vector_at(builder: Any, pointer: Any, offset: Any, vector: Any) -> Any:
+    place = builder.gep(pointer, [offset], inbounds=True)
+    return builder.bitcast(place, vector.as_pointer())
 
 
 def turned(builder: Any, vectors: list[Any]) -> list[Any]:
@@ -112,4 +172,5 @@ def turned(builder: Any, vectors: list[Any]) -> list[Any]:
     return vectors
 
 
-compiled(turn, _result, _emit)
+compiled(turn, _turn_result, _turn)
+compiled(lay, _lay_result, _lay)

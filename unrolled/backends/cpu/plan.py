@@ -12,12 +12,15 @@ from ...program import Program
 from ...schedule import Product
 from ..blocks import block_rows, family_shapes, stretches
 from ..steps import Array, Result, Steps
-from .layout import AFTER, BEFORE, Layout
+from . import memory
+from .layout import AFTER, BEFORE, Layout, Slab
 from .packing import packed_shape
+from .products import TILE_ROWS
 from .team import CUTS, PARTS, REVERSE, SHARES, described
 from .text import FunctionText, loop_products, parameters_of
 from .threads import run_together
 from .totals import Totals
+from .vectors import lanes
 
 Matmul = Callable[[Array, Array, Array], Any]
 
@@ -63,6 +66,23 @@ class Weights:
         return stacked.T if self.transposed else stacked
 
 
+@dataclass(frozen=True)
+class Packing:
+    """How the matrix of a product in the loop is packed; see `packing`.
+
+    Attributes:
+        weights: the blocks.
+        blocks: how many results they have.
+        vectors: of a group, for each of these.
+        shape: of the packed matrix.
+    """
+
+    weights: Weights
+    blocks: int
+    vectors: int
+    shape: tuple[int, int]
+
+
 class Plan:
     """A kernel for given sizes.
 
@@ -93,7 +113,7 @@ class Plan:
         self.arguments = {name: self._arguments(text) for name, text in functions.items()}
         given = {*layout.inputs, *layout.states.values()}
         self.slabs = [
-            (name, slab, self._width(slab.values))
+            (name, slab, self._tile_width(slab) if slab.tile else self._width(slab.values))
             for name, slab in layout.slabs.items()
             if name not in given and name not in layout.pending.values()
         ]
@@ -109,7 +129,7 @@ class Plan:
             if blocks and len(self.program.shapes[blocks[0]]) == 1
         ]
         self.packed = [
-            (f"packed_{number}", self.weights[product])
+            (f"packed_{number}", self._packing(product))
             for number, product in enumerate(loop_products(layout))
         ]
         self.row_sums = [
@@ -146,6 +166,16 @@ class Plan:
 
     def _width(self, values: tuple[str, ...]) -> int:
         return sum(self.sizes[self.program.sizes[value]] for value in values)
+
+    def _tile_width(self, tile: Slab) -> int:
+        vectors = self.layout.vectors[self.program.sizes[tile.values[0]]]
+        return len(tile.values) * vectors * lanes(self.dtype)
+
+    def _packing(self, product: Product) -> Packing:
+        blocks, letter = len(product.results), self.program.sizes[product.results[0]]
+        operand, vectors = self._width(product.operands), self.layout.vectors[letter]
+        shape = packed_shape(operand, blocks, self.sizes[letter], vectors, self.dtype)
+        return Packing(self.weights[product], blocks, vectors, shape)
 
     def _arguments(self, text: FunctionText) -> tuple[int | str, ...]:
         """Of a function its arguments after the steps: sizes, and names of arrays."""
@@ -195,24 +225,22 @@ class _Call:
         for name, array in zip(layout.inputs, inputs, strict=True):
             arrays[name] = np.ascontiguousarray(array, dtype)
         for name, state in zip(layout.states.values(), states, strict=True):
-            arrays[name] = np.array(state, dtype, order="C")
+            arrays[name] = memory.copied(state, dtype)
         for received, name in layout.pending.items():
-            arrays[name] = np.empty_like(arrays[layout.states[received]])
+            arrays[name] = memory.copied(arrays[layout.states[received]], dtype)
         for name, slab, columns in plan.slabs:
-            rows = steps.rows if slab.steps else self.threads if slab.scratch else steps.batch
-            arrays[name] = np.empty((rows, columns), dtype)
+            rows = steps.rows if slab.steps else steps.batch
+            if slab.scratch or slab.tile:
+                rows = self.threads * (TILE_ROWS if slab.tile else 1)
+            arrays[name] = memory.empty((rows, columns), dtype)
         for name, size in plan.row_sums:
             arrays[name] = np.zeros((steps.batch, size), dtype)
         for name, family in plan.vectors:
             arrays[name] = np.ascontiguousarray(self.parameters[family], dtype)
-        for name, weights in plan.packed:
-            arrays[name] = self._packed(weights.of(self.parameters))
-
-    def _packed(self, weights: Array) -> Array:
-        rows, columns = weights.shape
-        packed = np.empty(packed_shape(rows, columns, weights.dtype), weights.dtype)
-        self.plan.kernel.module.pack(weights, packed)
-        return packed
+        for name, packing in plan.packed:
+            weights = packing.weights.of(self.parameters)
+            arrays[name] = memory.empty(packing.shape, dtype)
+            plan.kernel.module.pack(weights, packing.blocks, packing.vectors, arrays[name])
 
     def result(self, wanted: frozenset[str] | None) -> Result:
         self._section(BEFORE)

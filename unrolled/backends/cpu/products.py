@@ -1,29 +1,30 @@
 """The product inside the time loop: a few rows times a matrix that stays the same for many steps.
 
 The matrix is packed once, so that the innermost loop reads it from one end to the other. That
-loop is a tile: some rows of the result, one or more panels wide, whose sums stay in registers
-while it runs over the units of the operand. Few rows take more panels at once: a sum waits some
-cycles for the one before it, and only many sums side by side keep the machine busy.
+loop is a tile: some rows of the result, one or two panels wide, whose sums stay in registers while
+it runs over the units of the operand. Few rows take two panels at once: a sum waits some cycles for
+the one before it, and only many sums side by side keep the machine busy. So do all rows where there
+are registers for it.
+
+Tiles are written as functions of LLVM that take addresses: a call of one costs some nanoseconds, and
+one with Numba's arrays a hundred.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
 from numba import njit
 from numba.core import errors, types
-from numba.core.imputils import lower_builtin
-from numba.core.types.misc import VarArg, unliteral
 from numba.core.typing import signature
-from numba.core.typing.templates import AbstractTemplate, infer_global
 
-from .emission import Value, filled, spread
+from .emission import Value, filled, spread, suffix
 from .packing import PANEL
 from .vectors import (
+    REGISTERS,
     VectorType,
     compiled,
     first_lanes,
@@ -32,7 +33,8 @@ from .vectors import (
     only_compiled,
 )
 
-WIDEST = 4  # panels of the widest tile
+TILE_ROWS = 6  # of the largest tile
+_WHOLE = ir.IntType(64)
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,12 @@ class _Tile:
     Attributes:
         rows: rows of the result.
         panels: panels side by side.
-        chains: how many sums share the units of the operand; they are added up at the end.
+        vector: the type of its vectors.
     """
 
     rows: int
-    panels: int = 1
-    chains: int = 1
+    panels: int
+    vector: Any
 
     @property
     def vectors(self) -> int:
@@ -55,77 +57,78 @@ class _Tile:
         return self.panels * PANEL
 
     @property
-    def sums(self) -> int:
-        """Vectors of the result."""
-        return self.rows * self.vectors
+    def chains(self) -> int:
+        """How many sums share the units of the operand; they are added up at the end.
+
+        One panel has as many as two: how panels are shared out must not change the order of a sum.
+        """
+        return 2 if self.rows == 1 else 1
+
+    @property
+    def served(self) -> bool:
+        """Whether it has registers: 12 sums at most, or 24 where there are twice as many."""
+        return self.rows * self.vectors <= REGISTERS * 3 // 4
+
+    def function(self, module: Any) -> Any:
+        """The module's function that computes such a tile, written when first asked for.
+
+        It takes the operand's first row and how far apart rows are, the first panel and the numbers
+        of one, the place in the result and how far apart its rows are, and how many columns the
+        result has from there on.
+        """
+        name = f"tile_{self.rows}x{self.panels}_{suffix(self.vector)}"
+        return _function(module, name, self.vector.element, "awawaww", lambda *a: _Writer(self, *a))
 
 
-def _compiled_tile(tile: _Tile) -> Callable[..., None]:
-    """A function of compiled code that computes one tile: all its columns from `panel` on."""
-
-    def compute(operand: Any, row: Any, packed: Any, panel: Any, out: Any) -> None:
-        raise only_compiled("a tile")
-
-    def result(operand: Any, row: Any, packed: Any, panel: Any, out: Any) -> Any:
-        index, arrays = types.intp, (operand, packed, out)
-        if any(array.ndim != 2 or array.layout != "C" for array in arrays) or (
-            len({array.dtype for array in arrays}) > 1
-        ):
-            raise errors.TypingError(
-                "multiply takes C-contiguous matrices of one dtype; "
-                f"found {', '.join(map(str, arrays))}"
-            )
-        return signature(types.none, operand, index, packed, index, out)
-
-    def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        # What holds the tiles is large: a kernel should have it once, not at each call.
-        builder.function.attributes.add("noinline")
-        _Writer(context, builder, tile, sig, arguments).write()
-        return context.get_dummy_value()
-
-    compiled(compute, result, emit)
-    return compute
+def _function(module: Any, name: str, number: Any, arguments: str, write: Any) -> Any:
+    """A function of a module's own: `a` stands for an address of numbers, `w` for a whole number."""
+    name = f"unrolled_{name}"
+    if name in module.globals:
+        return module.globals[name]
+    kinds = [number.as_pointer() if kind == "a" else _WHOLE for kind in arguments]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    write(builder, *function.args).write()
+    builder.ret_void()
+    return function
 
 
 class _Writer:
-    """Writes the instructions of one tile."""
+    """Writes the instructions of one tile; see `_Tile.function` for its arguments."""
 
     def __init__(
-        self, context: Any, builder: Any, tile: _Tile, sig: Any, arguments: Sequence[Any]
+        self,
+        tile: _Tile,
+        builder: Any,
+        operand: Any,
+        operand_step: Any,
+        panel: Any,
+        span: Any,
+        out: Any,
+        out_step: Any,
+        left: Any,
     ) -> None:
-        operand_kind, _, packed_kind, _, out_kind = sig.args
-        operand, row, packed, panel, out = arguments
-        dtype = out_kind.dtype
-        self.builder, self.tile = builder, tile
-        self.lanes = lanes_of(dtype)
+        self.tile, self.builder, self.left = tile, builder, left
+        self.vector, self.number = tile.vector, tile.vector.element
+        self.lanes = tile.vector.count
         self.width = PANEL * self.lanes
-        self.size = dtype.bitwidth // 8
-        self.number = context.get_value_type(dtype)
-        self.vector = context.get_value_type(VectorType(dtype, self.lanes))
-        self.integer = context.get_value_type(types.intp)
-
-        operand = context.make_array(operand_kind)(context, builder, operand)
-        packed = context.make_array(packed_kind)(context, builder, packed)
-        out = context.make_array(out_kind)(context, builder, out)
-        span = builder.extract_value(packed.shape, 1)  # numbers of a panel
-        columns = builder.extract_value(out.shape, 1)
-        first = builder.mul(panel, self.whole(self.width))
+        self.size = 4 if isinstance(self.number, ir.FloatType) else 8
         self.units = builder.udiv(span, self.whole(self.width))
-        self.left = builder.sub(columns, first)  # columns from the tile's first to the end
-        step = builder.extract_value(operand.shape, 1)
-        self.operands = self.rows(operand.data, row, step, tile.rows)
-        self.panels = self.rows(packed.data, panel, span, tile.panels)
-        self.outs = self.rows(self.at(out.data, first), row, columns, tile.rows)
+        self.operands = self.rows(operand, operand_step, tile.rows)
+        self.panels = self.rows(panel, span, tile.panels)
+        self.outs = self.rows(out, out_step, tile.rows)
 
     def whole(self, number: int) -> Any:
-        return ir.Constant(self.integer, number)
+        return ir.Constant(_WHOLE, number)
 
     def at(self, pointer: Any, offset: Any) -> Any:
         return self.builder.gep(pointer, [offset], source_etype=self.number, inbounds=True)
 
-    def rows(self, pointer: Any, first: Any, step: Any, count: int) -> list[Any]:
-        """Where the rows of a matrix begin."""
-        numbers = (self.builder.add(first, self.whole(row)) for row in range(count))
+    def rows(self, pointer: Any, step: Any, count: int) -> list[Any]:
+        """Where some rows of a matrix begin."""
+        numbers = map(self.whole, range(count))
         return [self.at(pointer, self.builder.mul(number, step)) for number in numbers]
 
     def place(self, pointer: Any, vector: int) -> Any:
@@ -136,15 +139,11 @@ class _Writer:
     def write(self) -> None:
         tile, zero = self.tile, filled(self.vector, 0.0)
         many = self.builder.and_(self.units, self.whole(-tile.chains))
-        sums = self.loop(self.whole(0), many, [[zero] * tile.sums] * tile.chains)
-        while len(sums) > 1:
-            half = len(sums) // 2
-            sums = [
-                [self.builder.fadd(a, b) for a, b in zip(*pair, strict=True)]
-                for pair in zip(sums[:half], sums[half:], strict=True)
-            ]
-        if tile.chains > 1:
-            sums = self.loop(many, self.units, sums)
+        start = [[zero] * (tile.rows * tile.vectors)] * tile.chains
+        sums = self.loop(self.whole(0), many, start)
+        if tile.chains == 2:
+            added = [self.builder.fadd(a, b) for a, b in zip(*sums, strict=True)]
+            sums = self.loop(many, self.units, [added])
         self.finish(sums[0])
 
     def loop(self, start: Any, stop: Any, chains: list[list[Any]]) -> list[list[Any]]:
@@ -182,10 +181,7 @@ class _Writer:
             for panel in self.panels
             for vector in range(PANEL)
         ]
-        numbers = [
-            builder.load(builder.bitcast(self.at(row, k), self.number.as_pointer()))
-            for row in self.operands
-        ]
+        numbers = [builder.load(self.at(row, k)) for row in self.operands]
         factors = itertools.product(numbers, weights)
         return [
             Value(builder, weight)
@@ -195,7 +191,7 @@ class _Writer:
         ]
 
     def finish(self, sums: list[Any]) -> None:
-        """Write the sums; at the right edge of the result, only the columns that it has."""
+        """Write the sums; at the right edge of a block, only the columns that it has."""
         builder = self.builder
         fits = builder.icmp_signed(">=", self.left, self.whole(self.tile.panels * self.width))
         with builder.if_else(fits) as (inside, edge):
@@ -215,97 +211,181 @@ class _Writer:
                 masked_store(self.builder, total, place, mask)
 
 
-# At least 8 sums each, where the rows allow it, and 12 at most.
-_six, _five, _four = (_compiled_tile(_Tile(rows)) for rows in (6, 5, 4))
-_three = _compiled_tile(_Tile(3, chains=2))
-_two_wide, _two = _compiled_tile(_Tile(2, panels=2)), _compiled_tile(_Tile(2, chains=2))
-_one_widest, _one_wide, _one = (
-    _compiled_tile(_Tile(1, panels=panels, chains=4 // panels)) for panels in (4, 2, 1)
-)
+class _Panels:
+    """Writes a function for one to six rows of panels whose results lie side by side.
+
+    Its arguments are those of a tile and, at the end, how many rows and panels there are.
+    """
+
+    def __init__(self, vector: Any, builder: Any, *arguments: Any) -> None:
+        self.vector, self.builder = vector, builder
+        *self.same, self.left, self.rows, self.count = arguments
+
+    def write(self) -> None:
+        builder = self.builder
+        operand, operand_step, panel, span, out, out_step = self.same
+        before = builder.block
+        head, body, after = (builder.append_basic_block(name) for name in ("head", "take", "after"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        done = builder.phi(_WHOLE)
+        done.add_incoming(ir.Constant(_WHOLE, 0), before)
+        builder.cbranch(builder.icmp_signed("<", done, self.count), body, after)
+        builder.position_at_end(body)
+        two = builder.icmp_signed(">=", builder.sub(self.count, done), ir.Constant(_WHOLE, 2))
+        taken = builder.select(two, ir.Constant(_WHOLE, 2), ir.Constant(_WHOLE, 1))
+        column = builder.mul(done, ir.Constant(_WHOLE, PANEL * self.vector.count))
+        here = builder.gep(panel, [builder.mul(done, span)], inbounds=True)
+        place = builder.gep(out, [column], inbounds=True)
+        left = builder.sub(self.left, column)
+        self._choose((operand, operand_step, here, span, place, out_step, left), taken)
+        done.add_incoming(builder.add(done, taken), builder.block)
+        builder.branch(head)
+        builder.position_at_end(after)
+
+    def _choose(self, arguments: tuple[Any, ...], panels: Any) -> None:
+        """Call the tile for this many rows and panels."""
+        builder = self.builder
+        after = builder.append_basic_block("taken")
+        number = builder.add(builder.mul(self.rows, ir.Constant(_WHOLE, 2)), panels)
+        choice = builder.switch(number, after)
+        for rows, count in itertools.product(range(1, TILE_ROWS + 1), (1, 2)):
+            block = builder.append_basic_block(f"tile_{rows}x{count}")
+            choice.add_case(ir.Constant(_WHOLE, 2 * rows + count), block)
+            builder.position_at_end(block)
+            self._call(_Tile(rows, count, self.vector), arguments)
+            builder.branch(after)
+        builder.position_at_end(after)
+
+    def _call(self, tile: _Tile, arguments: tuple[Any, ...]) -> None:
+        builder = self.builder
+        if tile.served:
+            builder.call(tile.function(builder.module), arguments)
+            return
+        half = _Tile(tile.rows, 1, tile.vector)
+        operand, operand_step, panel, span, out, out_step, left = arguments
+        width = ir.Constant(_WHOLE, PANEL * tile.vector.count)
+        builder.call(half.function(builder.module), arguments)
+        panel = builder.gep(panel, [span], inbounds=True)
+        out, left = builder.gep(out, [width], inbounds=True), builder.sub(left, width)
+        builder.call(
+            half.function(builder.module),
+            (operand, operand_step, panel, span, out, out_step, left),
+        )
 
 
-def multiply(operand: Any, first: Any, rows: Any, packed: Any, panels: Any, out: Any) -> None:
-    """Rows `first` to `first + rows` of `out = operand @ weights`.
+def _panels(
+    operand: Any,
+    row: Any,
+    rows: Any,
+    packed: Any,
+    panel: Any,
+    panels: Any,
+    out: Any,
+    at: Any,
+    column: Any,
+    left: Any,
+) -> None:
+    """One to six rows of some panels; in `out` they begin at (at, column), with `left` columns."""
+    raise only_compiled("_panels")
 
-    For compiled code only.
+
+def _panels_result(*arguments: Any) -> Any:
+    operand, _, _, packed, _, _, out, *_ = arguments
+    arrays = (operand, packed, out)
+    if any(array.ndim != 2 or array.layout != "C" for array in arrays) or (
+        len({array.dtype for array in arrays}) > 1
+    ):
+        raise errors.TypingError(
+            "a product takes C-contiguous matrices of one dtype; "
+            f"found {', '.join(map(str, arrays))}"
+        )
+    kinds = (kind if isinstance(kind, types.Array) else types.intp for kind in arguments)
+    return signature(types.none, *kinds)
+
+
+def _write_panels(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    operand, row, rows, packed, panel, panels, out, at, column, left = arguments
+    matrices = [
+        context.make_array(kind)(context, builder, array)
+        for kind, array in zip(sig.args, arguments, strict=True)
+        if isinstance(kind, types.Array)
+    ]
+    steps = [builder.extract_value(matrix.shape, 1) for matrix in matrices]
+    operand, packed, out = (
+        builder.gep(matrix.data, [builder.mul(number, step)], inbounds=True)
+        for matrix, number, step in zip(matrices, (row, panel, at), steps, strict=True)
+    )
+    out = builder.gep(out, [column], inbounds=True)
+    dtype = sig.args[0].dtype
+    vector = context.get_value_type(VectorType(dtype, lanes_of(dtype)))
+    function = _function(
+        builder.module,
+        f"panels_{suffix(vector)}",
+        vector.element,
+        "awawawwww",
+        lambda *given: _Panels(vector, *given),
+    )
+    builder.call(
+        function, (operand, steps[0], packed, steps[1], out, steps[2], left, rows, panels)
+    )
+    return context.get_dummy_value()
+
+
+compiled(_panels, _panels_result, _write_panels)
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+
+@njit(**_OPTIONS)
+def height(rows):  # type: ignore[no-untyped-def]
+    """How many rows tiles have, so that they are about equal: 7 rows are 4 + 3."""
+    tiles = max(1, (rows + TILE_ROWS - 1) // TILE_ROWS)
+    return max(1, (rows + tiles - 1) // tiles)
+
+
+@njit(**_OPTIONS)
+def multiply_group(operand, row, rows, packed, group, panels, out, at):  # type: ignore[no-untyped-def]
+    """One group of a product, for one to six rows.
 
     Args:
-        operand: (…, K) or wider, C-contiguous.
-        first: the first row, of `operand` and of `out`.
-        rows: how many rows; 0 does nothing.
-        packed: the weights (K, N) as `fill` writes them, of the same dtype.
-        panels: the panels from the first of these two numbers to the second; see `panels_of`.
-        out: (…, N), C-contiguous.
+        operand: (…, K), C-contiguous.
+        row: its first row.
+        rows: how many, from 1 to `TILE_ROWS`.
+        packed: the weights as `fill` writes them, of the same dtype.
+        group: the group's number.
+        panels: how many panels a group has.
+        out: (…, width of a group): the vectors of the group side by side, block by block.
+        at: its first row.
     """
-    raise only_compiled("multiply")
+    _panels(operand, row, rows, packed, group * panels, panels, out, at, 0, out.shape[1])
 
 
-@njit
-def panels_of(packed, share, shares):  # type: ignore[no-untyped-def]
-    """The panels of one share: whole widest tiles, so that no column changes its order of sums."""
-    tiles = (packed.shape[0] + WIDEST - 1) // WIDEST
-    first, last = tiles * share // shares, tiles * (share + 1) // shares
-    return WIDEST * first, min(WIDEST * last, packed.shape[0])
+@njit(**_OPTIONS)
+def multiply(operand, row, rows, packed, groups, blocks, out, at):  # type: ignore[no-untyped-def]
+    """Some rows and groups of `out = operand @ weights`.
 
-
-@njit(nogil=True, error_model="numpy", fastmath={"contract"})
-def _product(operand, first, rows, packed, panels, out):  # type: ignore[no-untyped-def]
-    start, end = panels
-    panel = start
-    if rows == 1:
-        while panel + 4 <= end:
-            _one_widest(operand, first, packed, panel, out)
-            panel += 4
-        if panel + 2 <= end:
-            _one_wide(operand, first, packed, panel, out)
-            panel += 2
-        if panel < end:
-            _one(operand, first, packed, panel, out)
-    elif rows == 2:
-        while panel + 2 <= end:
-            _two_wide(operand, first, packed, panel, out)
-            panel += 2
-        if panel < end:
-            _two(operand, first, packed, panel, out)
-    else:
-        for panel in range(start, end):
-            row = first
-            blocks = (rows + 5) // 6
-            while blocks > 0:
-                left = first + rows - row
-                size = (left + blocks - 1) // blocks  # of equal blocks: 7 rows are 4 + 3
-                if size == 6:
-                    _six(operand, row, packed, panel, out)
-                elif size == 5:
-                    _five(operand, row, packed, panel, out)
-                elif size == 4:
-                    _four(operand, row, packed, panel, out)
-                else:
-                    _three(operand, row, packed, panel, out)
-                row += size
-                blocks -= 1
-
-
-class _Multiply(AbstractTemplate):  # type: ignore[misc]
-    """A call of `_product` whose arguments are no constants, so one serves all calls of a dtype."""
-
-    key = multiply
-
-    def generic(self, args: Any, kws: Any) -> Any:
-        if kws:
-            return None
-        product = self.context.resolve_value_type(_product)
-        arguments = tuple(unliteral(argument) for argument in args)
-        found = self.context.resolve_function_type(product, arguments, {})
-        return signature(found.return_type, *found.args)
-
-
-def _call_product(context: Any, builder: Any, sig: Any, arguments: Sequence[Any]) -> Any:
-    product = context.typing_context.resolve_value_type(_product)
-    call = context.get_function(product, sig)
-    context.add_linking_libs(call.libs)
-    return call(builder, arguments)
-
-
-infer_global(multiply, types.Function(_Multiply))
-lower_builtin(multiply, VarArg(types.Any))(_call_product)
+    Args:
+        operand: (…, K), C-contiguous.
+        row: its first row.
+        rows: how many rows; 0 does nothing.
+        packed: the weights as `fill` writes them with two vectors a group, of the same dtype.
+        groups: the groups from the first of these two numbers to the second; see `groups_of`.
+        blocks: of the weights.
+        out: (…, blocks * size), C-contiguous.
+        at: its first row.
+    """
+    width, size = packed.shape[1] // operand.shape[1], out.shape[1] // blocks
+    high = height(rows)
+    group, last = groups
+    while group < last:
+        taken = min(2, last - group) if blocks == 1 else 1  # panels that lie side by side
+        start = group * width
+        for block in range(blocks):
+            for above in range(0, rows, high):
+                _panels(
+                    operand, row + above, min(high, rows - above), packed,
+                    group * blocks + block, taken, out, at + above, block * size + start,
+                    size - start,
+                )  # fmt: skip
+        group += taken

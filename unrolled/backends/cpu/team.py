@@ -130,11 +130,18 @@ def meet(table, shares):  # type: ignore[no-untyped-def]
 
 
 @njit
-def units_of(size, share, shares, lanes):  # type: ignore[no-untyped-def]
-    """Of one share: its first unit, where its whole vectors end, and how many units are left."""
-    whole = size // lanes
-    first, last = whole * share // shares, whole * (share + 1) // shares
-    return first * lanes, last * lanes, size % lanes if share == shares - 1 else 0
+def groups_of(size, share, shares, width):  # type: ignore[no-untyped-def]
+    """Of one share: the first of its groups of `width` units, and the first that is not."""
+    groups = (size + width - 1) // width
+    return groups * share // shares, groups * (share + 1) // shares
+
+
+@njit
+def units_of(size, groups, width, lanes):  # type: ignore[no-untyped-def]
+    """Of some groups: the first unit, where whole vectors end, and how many units are left."""
+    first, last = groups[0] * width, min(groups[1] * width, size)
+    whole = first + (last - first) // lanes * lanes
+    return first, whole, last - whole
 
 
 @njit

@@ -14,6 +14,8 @@ from ...language.sizes import ONE
 from ...program import STEP_NUMBER, Argument, Instruction
 from ...schedule import Product
 from .layout import LOOP, Layout, Segment
+from .packing import PANEL
+from .products import TILE_ROWS
 from .team import ARRAYS, CUTS, PARTS, REVERSE
 
 # Operation → how a kernel writes it, for vectors of units and for numbers.
@@ -54,28 +56,41 @@ _OFFERED = {
     "dots": ("dots",),
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
     "packing": ("fill",),
-    "products": ("multiply", "panels_of"),
+    "products": ("height", "multiply", "multiply_group"),
     "team": (
-        *("array_at", "join", "matrix_at", "meet", "next_part", "table_at", "units_of"),
-        "vector_at",
+        *("array_at", "groups_of", "join", "matrix_at", "meet", "next_part", "table_at"),
+        *("units_of", "vector_at"),
     ),
     "vectors": (
-        *("absolute", "added_up", "first_part", "load", "load_part", "maximum", "minimum"),
+        *("absolute", "added_up", "fetch", "first_part", "load", "load_part", "maximum", "minimum"),
         *("splat", "square_root", "store", "store_part", "where"),
     ),
 }
 
 _TAKEN = {
-    *("active", "address", "at", "base", "before", "cuts", "first", "j", "k", "last", "length"),
-    *("lengths", "min", "mode", "njit", "np", "offset", "part", "range", "real", "reverse", "row"),
-    *("rows", "share", "shares", "step", "table", "tail", "LANES"),
+    *(
+        "active",
+        "address",
+        "at",
+        "base",
+        "before",
+        "cuts",
+        "first",
+        "group",
+        "high",
+        "in_tile",
+        "j",
+    ),
+    *("k", "last", "left", "length", "lengths", "min", "mode", "njit", "np", "offset", "part"),
+    *("range", "real", "reverse", "row", "rows", "share", "shares", "start", "step", "steps"),
+    *("table", "tail", "tile", "unit", "until", "LANES"),
     *(name for names in _OFFERED.values() for name in names),
 }
 
 # How the names of arrays and sizes end; those of values do not.
 _ENDINGS = (
     *("_steps", "_rows", "_sums", "_parameters", "_size", "_given"),
-    *("_begin", "_whole", "_tail", "_panels"),
+    *("_begin", "_whole", "_tail", "_groups", "_tile", "_first", "_second"),
 )
 
 STEPS = ("reverse", "active", "offset", "lengths")
@@ -106,7 +121,9 @@ class FunctionText:
         self.names: dict[str, str] = {}
         self.letters: dict[str, None] = {}
         self.ranges: dict[str, None] = {}  # the sizes of the vectors that it goes through
+        self.group: str | None = None  # the size of the vectors of the fused stage being written
         self.body = list(self._loop_stages() if run is None else self._run(run))
+        self.loop = list(self._loop())
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -125,7 +142,7 @@ class FunctionText:
         yield "):"
         yield "    mode = flush_denormals()"
         yield from self._indented(1, self._ranges())
-        yield from self._indented(1, self._loop())
+        yield from self._indented(1, self.loop)
         yield "    restore_mode(mode)"
 
     def team_lines(self) -> Iterator[str]:
@@ -161,13 +178,15 @@ class FunctionText:
         yield "        part = next_part(table, part)"
 
     def _ranges(self) -> Iterator[str]:
-        """The ranges of units and panels that the function goes through."""
+        """The ranges of groups and units that the function goes through."""
         share = "share, shares" if self.section == LOOP and self.layout.shareable else "0, 1"
         for letter in self.ranges:
+            size, groups, width = self._letter(letter), f"{letter}_groups", self._width(letter)
+            yield f"{groups} = groups_of({size}, {share}, {width})"
             names = ", ".join(self._range(letter))
-            yield f"{names} = units_of({self._letter(letter)}, {share}, LANES)"
-        for packed in (name for name in self.arrays if name.startswith("packed_")):
-            yield f"{packed}_panels = panels_of({packed}, {share})"
+            yield f"{names} = units_of({size}, {groups}, {width}, LANES)"
+        if self.layout.fused and self.section == LOOP:
+            yield f"tile = {TILE_ROWS} * (part + share)"
 
     def _loop(self) -> Iterator[str]:
         """Forward programs go on in reading order, adjoint ones back; `reverse` turns both."""
@@ -179,14 +198,45 @@ class FunctionText:
             return
         first, last = "k", "active.size - 1 - k"
         onwards, back = (last, first) if self.program.adjoint else (first, last)
+        yield from self._both_buffers()
         yield "for k in range(active.size):"
+        yield from self._indented(1, self._changing_places())
         yield f"    step = {back} if reverse else {onwards}"
         yield "    rows = min(active[step], last) - first"
         yield "    if rows <= 0:"
         yield "        continue"
         yield "    base = offset[step]"
         yield from self._indented(1, self.body)
-        yield from self._indented(1, self._commits())
+        # Rows that begin late are given their first state in both buffers, and end with the others.
+        late = "not reverse" if self.program.adjoint else "reverse"
+        yield from self._settled(f"active.size if {late} else lengths[row]")
+
+    def _both_buffers(self) -> Iterator[str]:
+        for received, buffer in self.layout.pending.items():
+            state = self.layout.states[received]
+            yield f"{state}_first, {buffer}_second = {self._array(state)}, {self._array(buffer)}"
+
+    def _changing_places(self) -> Iterator[str]:
+        """What a step has made is what the next one reads."""
+        if self.layout.pending:
+            yield "if k:"
+        for received, buffer in self.layout.pending.items():
+            state = self.layout.states[received]
+            yield f"    {state}, {buffer} = {buffer}, {state}"
+
+    def _settled(self, steps: str) -> Iterator[str]:
+        """The last states, where the caller looks for them."""
+        if not self.layout.pending:
+            return
+        yield from self._meeting()
+        yield "for row in range(first, last):"
+        yield f"    steps = {steps}"
+        yield "    if steps % 2:"
+        for received, buffer in self.layout.pending.items():
+            begin, end, tail = self._range(self.program.sizes[received])
+            place = f"[row, {begin} : {end} + {tail}]"
+            state = self.layout.states[received]
+            yield f"        {state}_first{place} = {buffer}_second{place}"
 
     # stages
 
@@ -194,43 +244,126 @@ class FunctionText:
         stages, runs = self.layout.sections[LOOP], self.layout.runs(LOOP)
         for number in range(max([len(stages), *(number + 1 for number in runs)])):
             products = stages[number].products if number < len(stages) else ()
+            segments = runs.get(number, [])
             yield from self._meeting() if products else ()
-            for product in products:
-                position = loop_products(self.layout).index(product)
-                yield f"# {product}"
-                operand = self.layout.alone(product.operands)
-                assert operand is not None, f"{product} has no operand array"
-                yield from self._product(operand, self.layout.results[product], position)
-            yield from self._meeting() if products else ()
-            if number in runs:
-                yield from self._run(number)
+            if number in self.layout.fused:
+                yield from self._fused(products, segments)
+                size = self.program.sizes[products[0].results[0]]
+                segments = [segment for segment in segments if segment.size != size]
+            else:
+                for product in products:
+                    yield f"# {product}"
+                    yield from self._product(product)
+            if segments:
+                yield from self._rows_of(segments)
+        if self._waits_at_the_end():
+            yield from self._meeting()
 
     def _run(self, number: int) -> Iterator[str]:
         """The segments of a run, one after the other for each row."""
+        yield from self._rows_of(self.layout.runs(self.section)[number])
+
+    def _rows_of(self, segments: Iterable[Segment]) -> Iterator[str]:
         known: set[str] = set()
         start = "first" if self.section == LOOP else "0"
         yield f"for row in range({start}, {start} + rows):"
         yield "    at = base + row"
-        for segment in self.layout.runs(self.section)[number]:
+        for segment in segments:
             yield from self._indented(1, self._segment(segment, known))
 
+    def _fused(self, products: Iterable[Product], segments: Iterable[Segment]) -> Iterator[str]:
+        """Group by group of units, the products of some rows and the work on these units."""
+        first_product = next(iter(products))
+        letter = self.program.sizes[first_product.results[0]]
+        self._range(letter)
+        yield "high = height(rows)"
+        yield f"for group in range({letter}_groups[0], {letter}_groups[1]):"
+        self.group = letter
+        names = ", ".join(self._range(letter))
+        width = self._width(letter)
+        yield f"    {names} = units_of({self._letter(letter)}, (group, group + 1), {width}, LANES)"
+        yield "    for start in range(first, first + rows, high):"
+        yield "        until = min(start + high, first + rows)"
+        segments = [segment for segment in segments if segment.size == letter]
+        yield from self._indented(2, self._fetched(segments))
+        for product in products:
+            operand, packed = self._operand(product), self._packed(product)
+            panels = len(product.results) * self.layout.vectors[letter] // PANEL
+            row = "base + start" if self.layout.slabs[operand].steps else "start"
+            yield f"        # {product}"
+            yield (
+                f"        multiply_group({operand}, {row}, until - start, {packed}, group, "
+                f"{panels}, {self._array(self.layout.results[product])}, tile)"
+            )
+        yield "        for row in range(start, until):"
+        yield "            at = base + row"
+        yield "            in_tile = tile + row - start"
+        known: set[str] = set()
+        for segment in segments:
+            yield from self._indented(3, self._segment(segment, known))
+        self.group = None
+
+    def _fetched(self, segments: Iterable[Segment]) -> Iterator[str]:
+        """While the product runs, what the work on its units reads of this step comes nearer."""
+        places = [
+            self.layout.source(value, LOOP)
+            for segment in segments
+            for value in self.layout.read_by(segment)
+        ]
+        places = [(slab, position) for slab, position in places if self.layout.slabs[slab].steps]
+        if places:
+            yield "for row in range(start, until):"
+            yield "    at = base + row"
+            yield "    for j in range(unit, whole, LANES):"
+        for slab, position in places:
+            yield f"        fetch({self._array(slab)}, at, {self._column(slab, position)})"
+
     def _meeting(self) -> Iterator[str]:
-        """All shares of a product's operands must be there before it, and of its result after."""
+        """All shares of what a product is given must be there before it.
+
+        Its results are read by whoever has made them: products and the work unit by unit are shared
+        in the same way.
+        """
         if self.layout.shareable:
             yield "meet(table, shares)"
 
-    def _product(self, operand: str, result: str, position: int) -> Iterator[str]:
-        self._array(operand)
-        self._array(result)
-        packed = self._array(f"packed_{position}")
-        if self.layout.slabs[operand].steps:
-            here = "base + first : base + first + rows"
-            yield (
-                f"multiply({operand}[{here}], 0, rows, {packed}, {packed}_panels, "
-                f"{result}[first : first + rows])"
-            )
-        else:
-            yield f"multiply({operand}, first, rows, {packed}, {packed}_panels, {result})"
+    def _waits_at_the_end(self) -> bool:
+        """Whether a product might still read what the next step already writes."""
+        stages, layout = self.layout.sections[LOOP], self.layout
+        meetings = [number for number, stage in enumerate(stages) if stage.products]
+        for number in meetings:
+            for product in stages[number].products:
+                operand = layout.slabs[self._operand(product)]
+                if operand.steps or operand.name in layout.states.values():
+                    continue  # of each step its own rows; states change places
+                made = [
+                    where
+                    for where, stage in enumerate(stages)
+                    for value in operand.values
+                    if value in {i.name for i in stage.instructions}
+                    or any(value in p.results for p in stage.products)
+                ]
+                if any(all(where < met <= number for met in meetings) for where in made):
+                    return True
+        return False
+
+    def _product(self, product: Product) -> Iterator[str]:
+        operand, result = self._operand(product), self._array(self.layout.results[product])
+        letter = self.program.sizes[product.results[0]]
+        self._range(letter)
+        row = "base + first" if self.layout.slabs[operand].steps else "first"
+        yield (
+            f"multiply({operand}, {row}, rows, {self._packed(product)}, {letter}_groups, "
+            f"{len(product.results)}, {result}, first)"
+        )
+
+    def _operand(self, product: Product) -> str:
+        operand = self.layout.alone(product.operands)
+        assert operand is not None, f"{product} has no operand array"
+        return self._array(operand)
+
+    def _packed(self, product: Product) -> str:
+        return self._array(f"packed_{loop_products(self.layout).index(product)}")
 
     def _segment(self, segment: Segment, known: set[str]) -> Iterator[str]:
         """The work of one segment on one row; `known` are the numbers computed for it so far."""
@@ -318,13 +451,6 @@ class FunctionText:
                     so_far = self._call("load", rows, "row", "j", whole)
                     yield self._call("store", rows, "row", "j", whole, f"{so_far} + {name}")
 
-    def _commits(self) -> Iterator[str]:
-        for received, buffer in self.layout.pending.items():
-            state = self._array(self.layout.states[received])
-            begin, end, tail = self._range(self.program.sizes[received])
-            place = f"[first : first + rows, {begin} : {end} + {tail}]"
-            yield f"{state}{place} = {self._array(buffer)}{place}"
-
     # words
 
     def _written(self, instruction: Instruction) -> str:
@@ -364,6 +490,9 @@ class FunctionText:
         return tuple(self.program.shapes[b][0] for b in blocks[: blocks.index(block)])
 
     def _column(self, slab: str, position: int) -> str:
+        if self.layout.slabs[slab].tile:
+            before = position * self.layout.vectors[self.group or ""]
+            return f"{before} * LANES + j - unit" if before else "j - unit"
         return self._sum(self.layout.columns_before(slab, position))
 
     def _sum(self, letters: tuple[str, ...]) -> str:
@@ -387,8 +516,15 @@ class FunctionText:
 
     def _range(self, letter: str) -> tuple[str, str, str]:
         """Of a vector: the first unit, the end of whole vectors of lanes, the units left over."""
+        if letter == self.group:
+            return "unit", "whole", "left"
         self.ranges[letter] = None
         return f"{letter}_begin", f"{letter}_whole", f"{letter}_tail"
+
+    def _width(self, letter: str) -> str:
+        """How many units of a vector a group has."""
+        vectors = self.layout.vectors.get(letter, 1) if self.section == LOOP else 1
+        return f"{vectors} * LANES" if vectors > 1 else "LANES"
 
     def _array(self, name: str) -> str:
         self.arrays[name] = None
@@ -413,6 +549,8 @@ class FunctionText:
         return f"{verb}{'' if whole else '_part'}({', '.join([array, row, column, *rest])})"
 
     def _row(self, slab: str) -> str:
+        if self.layout.slabs[slab].tile:
+            return "in_tile"
         if self.layout.slabs[slab].scratch:
             return "part"
         return "at" if self.layout.slabs[slab].steps else "row"
@@ -424,7 +562,10 @@ class FunctionText:
 
 # The matrix of a product in the loop is packed by this function of the kernel's own file, so that
 # its machine code is cached with the kernel's.
-PACK = ("", "", "@njit(**OPTIONS)", "def pack(weights, packed):", "    fill(weights, packed)")
+PACK = (
+    *("", "", "@njit(**OPTIONS)", "def pack(weights, blocks, vectors, packed):"),
+    "    fill(weights, blocks, vectors, packed)",
+)
 
 
 def imports(lines: Iterable[str]) -> Iterator[str]:

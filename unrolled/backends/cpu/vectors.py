@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,10 @@ def _vector_bytes() -> int:
     if features.get("avx512f"):
         return 64
     return 32 if features.get("avx") else 16
+
+
+# How many vectors the machine's registers hold.
+REGISTERS = 32 if _vector_bytes() == 64 or platform.machine() in ("aarch64", "arm64") else 16
 
 
 def lanes(dtype: Any) -> int:
@@ -181,6 +186,20 @@ def _array_vector(array: Any, whole: tuple[Any, ...]) -> VectorType | None:
     return VectorType(array.dtype, lanes_of(array.dtype))
 
 
+def _fetch_result(array: Any, *index: Any) -> Any:
+    vector = _array_vector(array, index)
+    return vector and signature(types.none, array, *(types.intp,) * len(index))
+
+
+def _fetch(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    array, *index = arguments
+    place = _place(context, builder, sig.args[0], array, index)
+    flags = [ir.Constant(ir.IntType(32), flag) for flag in (0, 3, 1)]  # to read, near, data
+    place = builder.bitcast(place, ir.IntType(8).as_pointer())
+    intrinsic(builder, "llvm.prefetch.p0", [place, *flags], ir.VoidType())
+    return context.get_dummy_value()
+
+
 def _load_result(array: Any, *index: Any) -> Any:
     vector = _array_vector(array, index)
     return vector and signature(vector, array, *(types.intp,) * len(index))
@@ -288,6 +307,11 @@ def store_part(a: Any, *index_count_and_vector: Any) -> None:
     raise only_compiled("store_part")
 
 
+def fetch(a: Any, *index: Any) -> None:
+    """Ask for the vector that `load` will want soon, and do not wait for it."""
+    raise only_compiled("fetch")
+
+
 def splat(a: Any, value: Any) -> Any:
     """A vector of the dtype of `a`, an array or a vector, with the number in every lane."""
     raise only_compiled("splat")
@@ -300,6 +324,7 @@ def _splat_result(like: Any, value: Any) -> Any:
     return signature(vector, like, vector)
 
 
+compiled(fetch, _fetch_result, _fetch)
 compiled(load, _load_result, _load)
 compiled(store, _store_result, _store)
 compiled(load_part, _load_part_result, _load_part)
