@@ -73,7 +73,8 @@ class Layout:
             summed over units lies in an array, a column for each sum.
         fused: the numbers of the loop's stages that are fused.
         vectors: the size of a result of the loop's products → how many vectors of units a group
-            has; see `packing`.
+            has at least, of which it has some times as many; see `packing`.
+        growing: the sizes whose groups may have more than that: if all products are fused.
     """
 
     schedule: Schedule
@@ -89,6 +90,7 @@ class Layout:
     scalars: dict[str, Instruction] = field(default_factory=dict)
     fused: set[int] = field(default_factory=set)
     vectors: dict[str, int] = field(default_factory=dict)
+    growing: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         program = self.schedule.program
@@ -151,6 +153,13 @@ class Layout:
                 size = self.schedule.program.sizes[product.results[0]]
                 two = len(product.results) % 2 == 1 or number not in self.fused
                 self.vectors[size] = max(self.vectors.get(size, 1), 1 + two)
+        unfused = {
+            self.schedule.program.sizes[product.results[0]]
+            for number, stage in enumerate(self.schedule.loop)
+            for product in stage.products
+            if number not in self.fused
+        }
+        self.growing = self.vectors.keys() - unfused
 
     @property
     def shareable(self) -> bool:

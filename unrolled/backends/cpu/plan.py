@@ -13,12 +13,12 @@ from ...schedule import Product
 from ..blocks import block_rows, family_shapes, stretches
 from ..steps import Array, Result, Steps
 from . import memory
-from .layout import AFTER, BEFORE, Layout, Slab
+from .layout import AFTER, BEFORE, Layout
 from .packing import packed_shape
 from .products import TILE_ROWS
 from .shelf import Shelf
 from .team import CUTS, PARTS, REVERSE, SHARES, described
-from .text import FunctionText, loop_products, parameters_of
+from .text import FunctionText, loop_products, parameters_of, width_of
 from .threads import run_together
 from .totals import Totals
 from .vectors import lanes
@@ -32,6 +32,8 @@ THREAD_WORK = 1_000_000
 # the multiplications of a step are worth two meetings.
 FEW_ROWS = 3
 SHARED_WORK = 10_000
+
+WIDE_GROUP = 4  # vectors of units that few rows take at once
 
 
 _shelf = Shelf()
@@ -70,23 +72,6 @@ class Weights:
         return stacked.T if self.transposed else stacked
 
 
-@dataclass(frozen=True)
-class Packing:
-    """How the matrix of a product in the loop is packed; see `packing`.
-
-    Attributes:
-        weights: the blocks.
-        blocks: how many results they have.
-        vectors: of a group, for each of these.
-        shape: of the packed matrix.
-    """
-
-    weights: Weights
-    blocks: int
-    vectors: int
-    shape: tuple[int, int]
-
-
 class Plan:
     """A kernel for given sizes.
 
@@ -114,10 +99,11 @@ class Plan:
         self.places = block_rows(self.program, self.sizes)
         self.family_shapes = family_shapes(self.program, self.sizes)
         self.work_of_a_row = self._work_of_a_row()
-        self.arguments = {name: self._arguments(text) for name, text in functions.items()}
+        self.arguments = {name: text.arguments for name, text in functions.items()}
+        self.numbers = {f"{letter}_size": size for letter, size in self.sizes.items()}
         given = {*layout.inputs, *layout.states.values()}
         self.slabs = [
-            (name, slab, self._tile_width(slab) if slab.tile else self._width(slab.values))
+            (name, slab, self._width(slab.values))
             for name, slab in layout.slabs.items()
             if name not in given and name not in layout.pending.values()
         ]
@@ -133,8 +119,7 @@ class Plan:
             if blocks and len(self.program.shapes[blocks[0]]) == 1
         ]
         self.packed = [
-            (f"packed_{number}", self._packing(product))
-            for number, product in enumerate(loop_products(layout))
+            (f"packed_{number}", product) for number, product in enumerate(loop_products(layout))
         ]
         self.row_sums = [
             (name, self.sizes[self.program.shapes[total.parameter][0]])
@@ -172,20 +157,18 @@ class Plan:
     def _width(self, values: tuple[str, ...]) -> int:
         return sum(self.sizes[self.program.sizes[value]] for value in values)
 
-    def _tile_width(self, tile: Slab) -> int:
-        vectors = self.layout.vectors[self.program.sizes[tile.values[0]]]
-        return len(tile.values) * vectors * lanes(self.dtype)
+    def vectors_of_group(self, letter: str, shares: int, few_rows: bool) -> int:
+        """How many vectors of units of this size a group has.
 
-    def _packing(self, product: Product) -> Packing:
-        blocks, letter = len(product.results), self.program.sizes[product.results[0]]
-        operand, vectors = self._width(product.operands), self.layout.vectors[letter]
-        shape = packed_shape(operand, blocks, self.sizes[letter], vectors, self.dtype)
-        return Packing(self.weights[product], blocks, vectors, shape)
-
-    def _arguments(self, text: FunctionText) -> tuple[int | str, ...]:
-        """Of a function its arguments after the steps: sizes, and names of arrays."""
-        numbers = {f"{letter}_size": size for letter, size in self.sizes.items()}
-        return tuple(numbers.get(argument, argument) for argument in text.arguments)
+        Of many rows the units of one vector are work enough to hide how long each instruction
+        waits for the one before it. Few rows take more units at once, as long as every share has
+        some.
+        """
+        least = self.layout.vectors[letter]
+        if letter not in self.layout.growing or not few_rows:
+            return least
+        most = min(WIDE_GROUP, self.sizes[letter] // (shares * lanes(self.dtype)))
+        return max(least, most // least * least)
 
     def _work_of_a_row(self) -> int:
         """About how many multiplications one step of one row takes."""
@@ -221,6 +204,7 @@ class _Call:
         self.reverse = reverse
         self.matmul = matmul
         self.threads = min(threads, 1 + steps.rows * plan.work_of_a_row // THREAD_WORK)
+        self.shares = self.threads if self._few_rows() else 1
         self.arrays: dict[str, Array] = {}
         self._take(inputs, states)
 
@@ -233,28 +217,44 @@ class _Call:
             arrays[name] = memory.copied(state, dtype)
         for received, name in layout.pending.items():
             arrays[name] = memory.copied(arrays[layout.states[received]], dtype)
+        self.vectors = {
+            letter: plan.vectors_of_group(letter, self.shares, steps.batch <= 2)
+            for letter in layout.vectors
+        }
+        numbers = {width_of(letter): n * lanes(dtype) for letter, n in self.vectors.items()}
+        self.numbers = {**plan.numbers, **numbers}
         for name, slab, columns in plan.slabs:
             rows = steps.rows if slab.steps else steps.batch
-            if slab.scratch or slab.tile:
-                rows = self.threads * (TILE_ROWS if slab.tile else 1)
+            if slab.scratch:
+                rows = self.threads
+            if slab.tile:
+                rows = self.threads * TILE_ROWS
+                columns = len(slab.values) * self._group(plan.program.sizes[slab.values[0]])
             arrays[name] = memory.empty((rows, columns), dtype)
         for name, size in plan.row_sums:
             arrays[name] = np.zeros((steps.batch, size), dtype)
         for name, family in plan.vectors:
             arrays[name] = np.ascontiguousarray(self.parameters[family], dtype)
-        for name, packing in plan.packed:
-            arrays[name] = self._packed(packing)
+        for name, product in plan.packed:
+            arrays[name] = self._packed(product)
 
-    def _packed(self, packing: Packing) -> Array:
-        weights = packing.weights.of(self.parameters)
+    def _group(self, letter: str) -> int:
+        """How many units of a vector a group has."""
+        return self.vectors[letter] * lanes(self.plan.dtype)
+
+    def _packed(self, product: Product) -> Array:
+        weights = self.plan.weights[product].of(self.parameters)
+        blocks, letter = len(product.results), self.plan.program.sizes[product.results[0]]
+        vectors, size = self.vectors[letter], self.plan.sizes[letter]
+        shape = packed_shape(len(weights), blocks, size, vectors, weights.dtype)
 
         def pack() -> Array:
-            packed = memory.empty(packing.shape, weights.dtype)
-            self.plan.kernel.module.pack(weights, packing.blocks, packing.vectors, packed)
+            packed = memory.empty(shape, weights.dtype)
+            self.plan.kernel.module.pack(weights, blocks, vectors, packed)
             return packed
 
         # While a network learns, its weights are others at each call.
-        how = packing.blocks, packing.vectors, packing.shape
+        how = blocks, vectors, shape
         return (
             _shelf.packed(weights, how, pack, self.plan.kernel.module.same)
             if self.plan.infers
@@ -288,14 +288,17 @@ class _Call:
         steps, threads, shares = self.steps, self.threads, 1
         if name != "loop":
             cuts = steps.cut_steps(threads)
-        elif self._few_rows():
+        elif self.shares > 1:
             shares, cuts = threads, steps.cut_rows(1)
         else:
             threads = max(1, min(threads, steps.batch))
             cuts = steps.cut_rows(threads)
         head = [0] * CUTS
         head[PARTS], head[SHARES], head[REVERSE] = len(cuts) - 1, shares, self.reverse
-        arrays = (self.arrays[a] if isinstance(a, str) else a for a in self.plan.arguments[name])
+        arrays = (
+            self.numbers[argument] if argument in self.numbers else self.arrays[argument]
+            for argument in self.plan.arguments[name]
+        )
         rest = described([cuts, steps.active, steps.offset, steps.lengths, *arrays])
         table = np.array([*head, *rest], np.int64)
         run_together(self.plan.kernel.address(name), table.ctypes.data, threads)

@@ -91,7 +91,7 @@ _TAKEN = {
 # How the names of arrays and sizes end; those of values do not.
 _ENDINGS = (
     *("_steps", "_rows", "_sums", "_parameters", "_size", "_given"),
-    *("_begin", "_whole", "_tail", "_groups", "_tile", "_first", "_second"),
+    *("_begin", "_width", "_whole", "_tail", "_groups", "_tile", "_first", "_second"),
 )
 
 STEPS = ("reverse", "active", "offset", "lengths")
@@ -289,7 +289,7 @@ class FunctionText:
         yield from self._indented(2, self._fetched(segments))
         for product in products:
             operand, packed = self._operand(product), self._packed(product)
-            panels = len(product.results) * self.layout.vectors[letter] // PANEL
+            panels = f"{len(product.results)} * {width} // ({PANEL} * LANES)"
             row = "base + start" if self.layout.slabs[operand].steps else "start"
             yield f"        # {product}"
             yield (
@@ -492,8 +492,8 @@ class FunctionText:
 
     def _column(self, slab: str, position: int) -> str:
         if self.layout.slabs[slab].tile:
-            before = position * self.layout.vectors[self.group or ""]
-            return f"{before} * LANES + j - unit" if before else "j - unit"
+            before = f"{position} * " if position > 1 else ""
+            return f"{before}{self._width(self.group or '')} + j - unit" if position else "j - unit"
         return self._sum(self.layout.columns_before(slab, position))
 
     def _sum(self, letters: tuple[str, ...]) -> str:
@@ -524,8 +524,10 @@ class FunctionText:
 
     def _width(self, letter: str) -> str:
         """How many units of a vector a group has."""
-        vectors = self.layout.vectors.get(letter, 1) if self.section == LOOP else 1
-        return f"{vectors} * LANES" if vectors > 1 else "LANES"
+        if self.section != LOOP or letter not in self.layout.vectors:
+            return "LANES"
+        self.letters[width_of(letter)] = None
+        return width_of(letter)
 
     def _array(self, name: str) -> str:
         self.arrays[name] = None
@@ -586,6 +588,11 @@ def imports(lines: Iterable[str]) -> Iterator[str]:
 def parameters_of(family: str) -> str:
     """The name of the array that holds a family's vectors."""
     return f"{family}_parameters"
+
+
+def width_of(letter: str) -> str:
+    """The name of how many units of a vector a group has."""
+    return f"{letter}_width"
 
 
 def _number(value: float) -> str:
