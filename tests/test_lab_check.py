@@ -360,9 +360,7 @@ def test_a_question_without_an_answer():
         check(course.lstm_backward, of="lstm_bakward")
     with pytest.raises(InputError, match=r"takes a function of yours.*found an int"):
         check(3)
-    with pytest.raises(
-        InputError, match="'deep_forward' ends in none .* that check knows: rnn_cell"
-    ):
+    with pytest.raises(InputError, match=r"'deep_forward' ends in none .*check knows: rnn_cell"):
         check(course.deep_forward)  # the course has no draws for it
 
 

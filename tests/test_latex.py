@@ -170,5 +170,5 @@ def test_numbers_are_typeset(number, typeset):
 
 
 def test_what_has_no_formula_gets_a_sentence():
-    with pytest.raises(InputError, match="cell.equations, cell.forward or cell.backward; found Ce"):
+    with pytest.raises(InputError, match=r"cell\.forward or cell\.backward; found Cell"):
         latex(cells.lstm)

@@ -8,6 +8,7 @@ is the gradient of h, and `dh^next` the part of it that the step after hands bac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ..errors import InputError
 from ..language.equations import Equations
 from ..language.expressions import Apply, Block, Expression, Name, Number
 from ..language.operations import OPERATIONS
