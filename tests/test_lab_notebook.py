@@ -158,7 +158,7 @@ def test_a_port_that_is_taken_is_told():
     assert "give another one" in said
 
 
-@pytest.mark.parametrize("package", ["marimo", "anywidget", "matplotlib", "babel"])
+@pytest.mark.parametrize("package", ["marimo", "anywidget", "matplotlib", "babel", "threadpoolctl"])
 def test_a_missing_package_is_named_with_its_remedy(package):
     said = failing(
         "import importlib.util as util; found = util.find_spec; "
