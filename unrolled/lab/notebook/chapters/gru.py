@@ -38,7 +38,7 @@ def controls() -> mo.ui.dictionary:
     return mo.ui.dictionary(
         {
             "kind": mo.ui.dropdown(list(KINDS), next(iter(KINDS)), label="GRU"),
-            "bias": slider(-4, 6, 0.5, 0, "bias of the update gate $b_z$"),
+            "bias": slider(-4, 6, 0.5, 2, "bias of the update gate $b_z$"),
             "guess": RIDDLE.guess(),
         }
     )
@@ -75,6 +75,7 @@ def view(controls: Controls) -> mo.Html:
             mo.md(f"Six units read zeros, and one push at step {PUSH}:"),
             row([controls["bias"]]),
             lab.gates(trace),
+            mo.md("How much each earlier step still moves the last output, with such a bias:"),
             lab.memory(subjects, radius=1, length=40, draws=3, hidden_size=16),
             RIDDLE.view(controls["guess"]),
             mo.accordion(
