@@ -127,6 +127,19 @@ def dinosaurs():
     return content.decode().split("\n")
 
 
+FIRST_NAMES = [
+    *("Nkzxwtdmfqoeyhsqwasjkjvu", "Kneb", "Kzxwtdmfqoeyhsqwasjkjvu", "Neb"),
+    *("Zxwtdmfqoeyhsqwasjkjvu", "Eb", "Xwtdmfqoeyhsqwasjkjvu"),
+]
+
+
+def test_the_first_step_of_training_on_dinosaurs(capsys):
+    model(
+        ["Turiasaurus"], CHARACTERS, NUMBERS, num_iterations=1
+    )  # with it the shuffled list begins
+    assert reports(capsys.readouterr().out) == {0: ("23.087336", FIRST_NAMES)}
+
+
 def test_training_on_dinosaurs(capsys):
     _, last = model(dinosaurs(), CHARACTERS, NUMBERS, num_iterations=4001)
     found = reports(capsys.readouterr().out)
@@ -135,10 +148,7 @@ def test_training_on_dinosaurs(capsys):
         2000: "27.884160",
         4000: "25.901815",
     }
-    assert found[0][1] == [
-        *("Nkzxwtdmfqoeyhsqwasjkjvu", "Kneb", "Kzxwtdmfqoeyhsqwasjkjvu", "Neb"),
-        *("Zxwtdmfqoeyhsqwasjkjvu", "Eb", "Xwtdmfqoeyhsqwasjkjvu"),
-    ]
+    assert found[0][1] == FIRST_NAMES
     assert found[2000][1] == [
         *("Liusskeomnolxeros", "Hmdaairus", "Hytroligoraurus", "Lecalosapaus"),
         *("Xusicikoraurus", "Abalpsamantisaurus", "Tpraneronxeros"),
