@@ -181,7 +181,7 @@ class Explanation:
 
 
 _LISTED = 8  # arrows that an explanation lists
-_WIDE, _NARROW = 60, 44  # signs of a line on a page; beside words there is less room
+_WIDE, _NARROW = 60, 56  # signs of a line on a page; beside words there is less room
 
 
 def _explained(number: NamedNumber, digits: int, full: bool) -> Explanation:
