@@ -218,6 +218,8 @@ def test_wrong_arguments_get_a_sentence():
     a_prev, parameters = drawn(1, [(100, 1)])
     with pytest.raises(InputError, match="not negative; found -1"):
         clip({}, -1)
+    with pytest.raises(InputError, match="dictionary of arrays by name; found a list"):
+        clip([a_prev], 5)
     with pytest.raises(InputError, match="need b, of shape"):
         sample({key: parameters[key] for key in ("Waa", "Wax", "Wya", "by")}, NUMBERS, 0)
     narrow = {**parameters, "Wax": parameters["Wax"][:, :9]}
