@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("marimo")
+marimo = pytest.importorskip("marimo")
 pytest.importorskip("matplotlib")
 
 from unrolled import lab
@@ -68,6 +68,19 @@ def test_a_chapter_has_a_formula_a_number_to_predict_and_a_picture_that_reacts(t
     assert "Something to try" in page
     assert pictures(page)
     assert pictures(shown(title, **MOVES[title])) != pictures(page)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", CHAPTERS)
+def test_a_chapter_is_shown_at_both_ends_of_every_slider_and_for_every_choice(title):
+    page = chapter(title)
+    for name, element in page.controls().elements.items():
+        if isinstance(element, marimo.ui.slider):
+            values = [element.start, element.stop]
+        else:
+            values = [[option] for option in getattr(element, "options", ())]
+        for value in values:
+            assert "<h1" in shown(title, **{name: value})
 
 
 def test_the_whole_notebook_runs_without_a_browser():

@@ -63,10 +63,10 @@ def view(controls: Controls) -> mo.Html:
                 A gate is a number between 0 and 1 for every unit, worked out at every step from
                 the input and the state. The *update* gate mixes what was there with a candidate
                 for something new. Our $z$ **keeps**, as in torch, cuDNN and the paper: at 1 the
-                unit stays as it is. The course's $\Gamma_u$ **replaces**: it is $1 - z$. A unit
-                whose gate keeps can carry a number, and its gradient, over any number of steps.
-                The *reset* gate decides how much of the past the candidate may see
-                (Cho et al. 2014).
+                unit stays as it is. The course's $\Gamma_u$ **replaces**: it is $1 - z$, and
+                in its letters our $z$ is $\overline{\Gamma}_u$. A unit whose gate keeps can carry a
+                number, and its gradient, over any number of steps. The *reset* gate decides how
+                much of the past the candidate may see (Cho et al. 2014).
                 """
             ),
             row([controls["kind"]]),
