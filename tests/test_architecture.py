@@ -44,7 +44,7 @@ ROOMS = {
     "lab/notation": {"numpy"},
     "lab/explanation": {"numpy"},
     "lab/differences": {"numpy"},
-    "lab/types": {"numpy", "babel"},
+    "lab/types": {"numpy", "babel", "threadpoolctl"},
     "lab/pictures": {"numpy", "matplotlib"},
     "lab": set(),
     "lab/notebook": {"numpy", "matplotlib", "marimo", "anywidget", "traitlets"},

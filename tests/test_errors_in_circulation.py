@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from course_draws import Draws, slope
 
-from unrolled import Cell, EquationError, InputError, cells
+from unrolled import Cell, EquationError, InputError, cells, layer_norm, recurrent_dropout
 from unrolled.lab import course, gradient_check
 from unrolled.lab.checking.draws import task
 from unrolled.lab.checking.mistakes import mistaken_answers
@@ -310,6 +310,12 @@ def test_layer_normalisation_has_three_places():
         assert all(np.abs(h - other).max() > 0.01 for it, other in found.items() if it != way)
         # How large W is does not matter where W x is normalised apart, and does on the sum.
         assert np.allclose(step(10 * Wx, Uh, c, *way), h, rtol=1e-10) == (not way[0])
+    for cell, indifferent in ((layer_norm(cells.lstm, 1e-12), True), (cells.lstm, False)):
+        params = cell.init(3, 4, np.random.default_rng(0))
+        tenfold = {name: array * (10 if name[0] == "W" else 1) for name, array in params.items()}
+        x = np.random.default_rng(1).standard_normal((5, 1, 3))
+        h, other = (cell.run(x, given)[0] for given in (params, tenfold))
+        assert np.allclose(h, other, rtol=1e-6) == indifferent
 
 
 def test_recurrent_dropout_leaves_what_is_carried():
@@ -330,6 +336,9 @@ def test_recurrent_dropout_leaves_what_is_carried():
     keeping = cells.gru.init(3, 4, rng) | {"b.z": np.full(4, OPEN)}
     np.testing.assert_array_equal(operand(cells.gru, keeping), h0)
     np.testing.assert_array_equal(carried(cells.gru, keeping), h0 * [1024, 0, 1024, 0])
+    *_, r, z, n, h, _ = recurrent_dropout(cells.gru, 0.5).text.strip().splitlines()
+    assert all("@ (m_h * h_prev)" in line for line in (r, z, n))
+    assert h.strip() == "h = (1 - z) * n + z * h_prev"
     # A simple network reads its state in the product only: there the two are one.
     simple = cells.simple.init(3, 4, rng)
     np.testing.assert_allclose(operand(cells.simple, simple), carried(cells.simple, simple))

@@ -1,6 +1,7 @@
 """Gradient checking: right gradients pass, wrong ones are named and guessed at."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -163,6 +164,15 @@ def test_a_gradient_that_is_not_carried_in_time_is_recognised():
     assert (
         "Of dx, only the last of axis 3 is right: the gradient is not carried from step to step."
     ) in result.verdict
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_numbers_beyond_all_bounds_are_told():
+    cell = Cell.parse(
+        "def grows(x, h_prev, *, W):\n    h = exp(exp(W.h @ x + h_prev * 3))\n    return h\n"
+    )
+    verdict = gradient_check(cell).verdict
+    assert re.search(r"At \S+ the gradient is -?(inf|nan) and the central difference \S+:", verdict)
 
 
 def test_large_arrays_are_tried_in_part():

@@ -488,6 +488,7 @@ def test_arguments_that_do_not_fit_raise():
         (lambda: unrolled_graph(trace, example=3), "counted from 1 to 2; found example=3"),
         (lambda: unrolled_graph(Unrolling.of(cells.gru), 3), "leave length= out"),
         (lambda: unrolled_graph("gru"), "a Cell, a Network, a Trace, Gradients or an Unrolling"),
+        (lambda: cell_graph("gru"), "the inside is drawn of a Cell.*; found str"),
     ):
         with pytest.raises(InputError, match=message):
             call()

@@ -127,6 +127,19 @@ def dinosaurs():
     return content.decode().split("\n")
 
 
+FIRST_NAMES = [
+    *("Nkzxwtdmfqoeyhsqwasjkjvu", "Kneb", "Kzxwtdmfqoeyhsqwasjkjvu", "Neb"),
+    *("Zxwtdmfqoeyhsqwasjkjvu", "Eb", "Xwtdmfqoeyhsqwasjkjvu"),
+]
+
+
+def test_the_first_step_of_training_on_dinosaurs(capsys):
+    model(
+        ["Turiasaurus"], CHARACTERS, NUMBERS, num_iterations=1
+    )  # with it the shuffled list begins
+    assert reports(capsys.readouterr().out) == {0: ("23.087336", FIRST_NAMES)}
+
+
 def test_training_on_dinosaurs(capsys):
     _, last = model(dinosaurs(), CHARACTERS, NUMBERS, num_iterations=4001)
     found = reports(capsys.readouterr().out)
@@ -135,10 +148,7 @@ def test_training_on_dinosaurs(capsys):
         2000: "27.884160",
         4000: "25.901815",
     }
-    assert found[0][1] == [
-        *("Nkzxwtdmfqoeyhsqwasjkjvu", "Kneb", "Kzxwtdmfqoeyhsqwasjkjvu", "Neb"),
-        *("Zxwtdmfqoeyhsqwasjkjvu", "Eb", "Xwtdmfqoeyhsqwasjkjvu"),
-    ]
+    assert found[0][1] == FIRST_NAMES
     assert found[2000][1] == [
         *("Liusskeomnolxeros", "Hmdaairus", "Hytroligoraurus", "Lecalosapaus"),
         *("Xusicikoraurus", "Abalpsamantisaurus", "Tpraneronxeros"),
@@ -208,6 +218,8 @@ def test_wrong_arguments_get_a_sentence():
     a_prev, parameters = drawn(1, [(100, 1)])
     with pytest.raises(InputError, match="not negative; found -1"):
         clip({}, -1)
+    with pytest.raises(InputError, match="dictionary of arrays by name; found a list"):
+        clip([a_prev], 5)
     with pytest.raises(InputError, match="need b, of shape"):
         sample({key: parameters[key] for key in ("Waa", "Wax", "Wya", "by")}, NUMBERS, 0)
     narrow = {**parameters, "Wax": parameters["Wax"][:, :9]}

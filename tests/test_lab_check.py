@@ -102,6 +102,9 @@ def test_every_mistake_of_the_table_is_known_again(name):
         assert mistake.name in known
         assert known == {mistake.name} or known == SAME[name]
         assert mistake.equation
+        for line in mistake.equation.splitlines():
+            assert [line.count(sign) for sign in "[("] == [line.count(sign) for sign in "])"], line
+            assert line in str(report) or finding.mistake is not mistake
         assert report.cell.count("\n") + 1 == max(1, len(finding.mistake.lines))
         assert (r"\begin{aligned}" in report.formula) == bool(finding.mistake.lines)
 
@@ -351,12 +354,14 @@ def test_the_name_tells_which_function_is_meant():
 
 
 def test_a_question_without_an_answer():
-    with pytest.raises(InputError, match="the name '<lambda>' does not end in the functions"):
+    with pytest.raises(InputError, match="the name '<lambda>' ends in none of the functions that"):
         check(lambda x: x)
     with pytest.raises(InputError, match=r"of='lstm_bakward' is none of .*Did you mean of='lstm_b"):
         check(course.lstm_backward, of="lstm_bakward")
     with pytest.raises(InputError, match=r"takes a function of yours.*found an int"):
         check(3)
+    with pytest.raises(InputError, match=r"'deep_forward' ends in none .*check knows: rnn_cell"):
+        check(course.deep_forward)  # the course has no draws for it
 
 
 # how it looks

@@ -305,6 +305,34 @@ def test_what_is_given_or_another_number_says_so():
     assert sources[:2] == ["layer 2, which reads it forward", "layer 2, which reads it backward"]
 
 
+def test_a_factor_below_zero_has_brackets():
+    gradients = ran("lstm", False)
+    terms = arrows(gradients, "dW.i[1,1][1]")
+    below = [term for term in terms if at(gradients.trace, "x_1" + term.name[4:]) < 0]
+    assert below
+    for term in below:
+        assert re.search(r"·\(−\d[^·]*\)$", str(term.numbers))
+        assert re.search(r" \\cdot \(-\d.*\)$", term.numbers.latex)
+
+
+def test_a_wide_formula_is_broken_before_a_sign():
+    typeset = at(ran("lstm", False).trace, "i_1^(1)[2]<2>").explain(full=True).latex
+    lines = typeset.splitlines()[1:-1]
+    going_on = [line for line in lines if line.startswith(r"    & \qquad")]
+    assert going_on
+    assert all(line.removeprefix(r"    & \qquad ")[0] in "+-=" for line in going_on)
+    assert all(len(line) < 200 for line in lines)
+    joined = typeset.replace(" \\\\\n    & \\qquad", "")
+    assert joined.count("&") == joined.count("=") == 4
+    fraction = Cell.parse(
+        "def one(x, h_prev, *, b):\n"
+        "    h = (x + b.a + b.b + b.c + b.d + b.e) / (x + b.f + b.g + b.h + b.i)\n"
+        "    return h\n"
+    )
+    trace = Network.init(fraction, 3, 3, rng=0).trace(np.full((1, 3), 0.123456789))
+    assert r"& \qquad" not in at(trace, "h_1").explain(digits=9).latex  # a fraction stays whole
+
+
 def test_long_sums_are_shortened_unless_asked_for():
     number = at(ran("lstm", False).trace, "i_1^(1)[2]<2>")
     assert str(number.explain().sides[1]).count("…") == 2

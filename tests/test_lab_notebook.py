@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("marimo")
 pytest.importorskip("matplotlib")
 
+from unrolled import lab
 from unrolled.lab.notebook.chapters import CHAPTERS, chapter
 from unrolled.lab.notebook.page import Riddle
 
@@ -30,7 +31,7 @@ MOVES = {
     "Vanishing gradients": {"radius": 3.0},
     "GRU": {"bias": 4.0},
     "LSTM": {"bias": 5.0},
-    "Bidirectional": {"step": 2},
+    "Bidirectional": {"step": 3},
     "Deep": {"layers": 2},
     "Types of networks": {"kind": ["one to many"]},
     "A language model": {"temperature": 0.2},
@@ -69,6 +70,18 @@ def test_a_chapter_has_a_formula_a_number_to_predict_and_a_picture_that_reacts(t
     assert pictures(shown(title, **MOVES[title])) != pictures(page)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("title", CHAPTERS)
+def test_a_chapter_is_shown_at_both_ends_of_every_slider_and_for_every_choice(title):
+    for name, element in chapter(title).controls().elements.items():
+        if hasattr(element, "stop"):
+            values = [element.start, element.stop]
+        else:
+            values = [[option] for option in getattr(element, "options", ())]
+        for value in values:
+            assert "<h1" in shown(title, **{name: value})
+
+
 def test_the_whole_notebook_runs_without_a_browser():
     from unrolled.lab.notebook.app import app
 
@@ -88,6 +101,29 @@ def test_a_cell_that_is_wrong_is_told_so_and_nothing_is_lost():
     assert "tan" in page
     assert "^" in page
     assert "Predict a number" in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "step", "arrows"),
+    [
+        ("cell", "", 2, ["dy<2>", "dh_prev<3>"]),
+        ("cell", "", 4, ["dy<4>"]),
+        ("state", "h", 2, ["dy<2>", "dh_prev<3>"]),
+        ("state", "h", 0, ["dh_prev<1>"]),
+        ("state", "c", 2, ["dc_prev<3>"]),
+        ("state", "c", 4, []),
+        ("input", "x", 2, ["dx<2>"]),
+        ("gradient", "dc_prev", 3, ["dc_prev<3>"]),
+    ],
+)
+def test_what_is_clicked_lights_the_arrows_of_its_chain_rule(kind, name, step, arrows):
+    from unrolled.lab.notebook.chapters import backpropagation as page
+
+    clicked = {"kind": kind, "name": name, "step": str(step)}
+    assert page.arriving(clicked, ("h", "c")) == arrows
+    gradients = page.run("lstm", page.EVERY)
+    drawn = str(lab.unrolled_graph(gradients, highlight=arrows))
+    assert len(re.findall(r'class="arrow gradient[^"]* highlight"', drawn)) == len(arrows)
 
 
 def test_predictions():
@@ -158,7 +194,7 @@ def test_a_port_that_is_taken_is_told():
     assert "give another one" in said
 
 
-@pytest.mark.parametrize("package", ["marimo", "anywidget", "matplotlib", "babel"])
+@pytest.mark.parametrize("package", ["marimo", "anywidget", "matplotlib", "babel", "threadpoolctl"])
 def test_a_missing_package_is_named_with_its_remedy(package):
     said = failing(
         "import importlib.util as util; found = util.find_spec; "

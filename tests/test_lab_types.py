@@ -225,6 +225,8 @@ def test_errors_are_sentences():
         locales.dates_in_words(40000)
     with pytest.raises(InputError, match="a task needs 20 pairs or more; found 1"):
         locales.languages_of_words([("eins", "German")])
+    with pytest.raises(InputError, match="no type 'few to many' of networks; there are one to one"):
+        lab.drawing("few to many", cells.gru)
 
 
 def test_without_babel_its_tasks_name_the_remedy_and_the_others_work():

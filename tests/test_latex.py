@@ -5,7 +5,7 @@ import re
 import pytest
 from own_cells import OWN_CELLS
 
-from unrolled import Cell, cells, differentiate
+from unrolled import Cell, InputError, cells, differentiate
 from unrolled.language.operations import OPERATIONS
 from unrolled.listing import equations
 from unrolled.views.latex import COURSE, FIELD, TYPESET, Notation, latex
@@ -167,3 +167,8 @@ def test_a_notation_of_ones_own():
 def test_numbers_are_typeset(number, typeset):
     text = f"def one(x, h_prev, *, W):\n    h = W.h @ x + {number}\n    return h\n"
     assert lines_of(latex(Cell.parse(text).equations))[0].endswith(f"+ {typeset}")
+
+
+def test_what_has_no_formula_gets_a_sentence():
+    with pytest.raises(InputError, match=r"cell\.forward or cell\.backward; found Cell"):
+        latex(cells.lstm)

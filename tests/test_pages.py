@@ -64,6 +64,12 @@ def test_links_and_pictures_are_there(page):
         assert (path.parent / target).exists(), target
 
 
+def test_every_picture_is_shown():
+    shown = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    for path in (ROOT / "docs" / "images").iterdir():
+        assert f"images/{path.name})" in shown, path.name
+
+
 def test_the_extras_that_it_names_are_there():
     import tomllib
 

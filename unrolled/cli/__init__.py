@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Package → the extra that brings it.
 _EXTRAS = dict.fromkeys(("typer", "rich", "torch", "safetensors"), "train") | dict.fromkeys(
-    ("marimo", "anywidget", "matplotlib", "babel"), "lab"
+    ("marimo", "anywidget", "matplotlib", "babel", "threadpoolctl"), "lab"
 )
 
 

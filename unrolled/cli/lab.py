@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 
-_NEEDED = ("marimo", "anywidget", "matplotlib", "babel")
+_NEEDED = ("marimo", "anywidget", "matplotlib", "babel", "threadpoolctl")
 
 
 def lab(

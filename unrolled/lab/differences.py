@@ -99,6 +99,11 @@ class GradientCheck:
                 f"The worst entry is {worst.worst}: the gradient says {worst.exact:.8g}, the "
                 f"central difference {worst.numeric:.8g}; their ratio is {worst.ratio:.4g}."
             )
+        elif not worst.guess:
+            sentences.append(
+                f"At {worst.worst} the gradient is {worst.exact:g} and the central difference "
+                f"{worst.numeric:g}: is a number too large on the way, or divided by zero?"
+            )
         for guess in dict.fromkeys(array.guess for array in wrong if array.guess):
             names = ", ".join(array.name for array in wrong if array.guess == guess)
             sentences.append(f"Of {names}, {guess}.")

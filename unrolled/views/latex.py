@@ -8,6 +8,7 @@ is the gradient of h, and `dh^next` the part of it that the step after hands bac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ..errors import InputError
 from ..language.equations import Equations
 from ..language.expressions import Apply, Block, Expression, Name, Number
 from ..language.operations import OPERATIONS
@@ -139,7 +140,15 @@ def latex(
     Returns:
         LaTeX for math mode; it needs the package amsmath. Sums over t are those of one sequence:
         over a batch they run over its rows too.
+
+    Raises:
+        InputError: if it is neither.
     """
+    if not isinstance(what, Equations | Program):
+        raise InputError(
+            "a formula is written of cell.equations, cell.forward or cell.backward; "
+            f"found {type(what).__name__}."
+        )
     if isinstance(what, Equations):
         by_name = {equation.name: equation.expression for equation in what.equations}
         pairs = [(name, by_name[name]) for name in what.written_order]

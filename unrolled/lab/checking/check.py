@@ -89,8 +89,8 @@ def _meant(function: Any, of: str | None) -> str:
         return max(fits, key=len)
     near = difflib.get_close_matches(name, NAMES, 1, 0.5)
     hint = f" Did you mean of={near[0]!r}?" if near else ""
-    what = f"the name {name!r} does not end in" if of is None else f"of={of!r} is none of"
-    raise InputError(f"{what} the functions of the lab: {', '.join(NAMES)}.{hint}")
+    what = f"the name {name!r} ends in none of" if of is None else f"of={of!r} is none of"
+    raise InputError(f"{what} the functions that check knows: {', '.join(NAMES)}.{hint}")
 
 
 def _called(

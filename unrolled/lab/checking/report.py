@@ -128,7 +128,7 @@ class Report:
         said = []
         for finding in self.findings:
             said.append(("The mistake", finding.text))
-            said += [("Look at", line) for line in finding.mistake.equation.split("; ") if line]
+            said += [("Look at", line) for line in finding.mistake.equation.splitlines()]
             if finding.mistake is self.mistake:
                 said += [("In the cell", line) for line in self.cell.splitlines()]
         if not self.findings and any(verdict.worst for verdict in self.verdicts):

@@ -36,8 +36,12 @@ def clip(gradients: Mapping[str, npt.ArrayLike], maxValue: float) -> Gradients:
         Name → clipped array.
 
     Raises:
-        InputError: if maxValue is negative.
+        InputError: if maxValue is negative, or gradients are no dictionary.
     """
+    if not isinstance(gradients, Mapping):
+        raise InputError(
+            f"gradients are a dictionary of arrays by name; found a {type(gradients).__name__}."
+        )
     if not maxValue >= 0:
         raise InputError(f"maxValue is a number that is not negative; found {maxValue}.")
     return {name: np.clip(array, -maxValue, maxValue) for name, array in gradients.items()}

@@ -8,7 +8,7 @@ from ...language.expressions import Expression, Name
 from ...network import Gradients, Trace
 from ..notation import Place, place_of, step_after, step_before, unit_below, value_at
 from .arrows import Arrow, arrows
-from .formula import MORE, Formula, shown, sum_of
+from .formula import MORE, Formula, broken, shown, sum_of
 from .moment import Moment, adjoint_of
 
 __all__ = ["Arrow", "Explanation", "Formula", "NamedNumber", "arrows", "at"]
@@ -155,13 +155,15 @@ class Explanation:
     @property
     def latex(self) -> str:
         """The equations as one `aligned` environment."""
-        first, *rest = dict.fromkeys(side.latex for side in self._shown())
-        lines = [f"{self.number.latex} &= {first}", *(f"&= {side}" for side in rest)]
+        sides = [*dict.fromkeys(side.latex for side in self._shown())]
+        several = len(self.arrows) > 1
+        lines = [f"{self.number.latex} &= {sides[0]}", *(f"&= {side}" for side in sides[1:])]
         lines[-1] += rf" \quad \text{{({self.note})}}" if self.note else ""
-        if len(self.arrows) > 1:
+        if several:
             for arrow in self.arrows[:_LISTED]:
                 source = arrow.source.replace("_", r"\_")
                 lines.append(rf"\text{{from {source}: }} & {arrow.latex}")
+        lines = [part for line in lines for part in broken(line, _NARROW if several else _WIDE)]
         lines += [rf"\text{{where }} {name.latex} &= {right.latex}" for name, right in self.where]
         body = " \\\\\n".join(f"    {line}" for line in lines)
         return "\n".join([r"\begin{aligned}", body, r"\end{aligned}"])
@@ -179,6 +181,7 @@ class Explanation:
 
 
 _LISTED = 8  # arrows that an explanation lists
+_WIDE, _NARROW = 60, 56  # signs of a line on a page; beside words there is less room
 
 
 def _explained(number: NamedNumber, digits: int, full: bool) -> Explanation:

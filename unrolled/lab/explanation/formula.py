@@ -1,5 +1,6 @@
 """Formulas of one unit: in letters, and the same with its numbers filled in."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -52,8 +53,48 @@ def sum_of(formulas: Sequence[Formula]) -> Formula:
 
 def product_of(formulas: Sequence[Formula]) -> Formula:
     """Formulas multiplied."""
-    parts = (formula.expression for formula in formulas)
+    first, *others = (formula.expression for formula in formulas)
+    parts = [first, *map(_factor, others)]
     return _joined(formulas, added_up([reduce(lambda a, b: Apply("mul", (a, b)), parts)]))
+
+
+def _factor(expression: Expression) -> Expression:
+    """What follows a multiplication sign: a number below zero, so that it has brackets."""
+    match expression:
+        case Apply(operation="neg", arguments=(Number(value=value),)):
+            return Number(-value)
+    return expression
+
+
+def broken(line: str, width: int) -> list[str]:
+    """A line of an `aligned` environment as several, broken before a plus, a minus or an equals.
+
+    Args:
+        line: in LaTeX.
+        width: how many signs each line has at most, where it can be broken.
+    """
+    before, mark, _ = line.partition("&")
+    lines: list[str] = []
+    now = before + mark
+    for part in _SIGN.split(line.removeprefix(now)):
+        if _seen(now + part) - _seen(before) > width and _closed("".join([*lines, now])):
+            lines.append(now.rstrip())
+            now, before = r"& \qquad ", ""
+        now += part
+    return [*lines, now]
+
+
+_SIGN = re.compile(r"(?<= )(?=[-+=] )")
+
+
+def _seen(latex: str) -> int:
+    """About how many signs are seen of LaTeX."""
+    return len(re.sub(r"[{}_^&\s]", "", re.sub(r"\\[a-zA-Z]+", "•", latex)))
+
+
+def _closed(latex: str) -> bool:
+    """Whether a line can end here, outside of braces and environments."""
+    return all(latex.count(a) == latex.count(b) for a, b in (("{", "}"), (r"\begin", r"\end")))
 
 
 def _joined(formulas: Sequence[Formula], expression: Expression) -> Formula:

@@ -21,7 +21,10 @@ def _(CHAPTERS, mo):
     first, *_ = [shown for shown in titles if shown.startswith(f"{asked}.")] or titles
     chosen = mo.ui.radio(options=titles, value=first)
     mo.sidebar(
-        [mo.md("# Unrolled\n\nHow a recurrent network works, number by number."), chosen],
+        [
+            mo.md("# Unrolled\n\nHow a recurrent network works, number by number."),
+            chosen.style({"padding-left": "1rem"}),
+        ],
         footer=mo.md("Everything here is computed on this machine."),
     )
     return (chosen,)

@@ -9,6 +9,7 @@ import marimo as mo
 
 from ...cell import Cell
 from ...views.latex import COURSE, latex
+from ..explanation import NamedNumber
 
 Controls = Any  # a `mo.ui.dictionary`, in whose type those of its elements are lost
 _CLOSE = 5e-4  # a prediction counts that has three or four digits right
@@ -34,15 +35,24 @@ def scrolled(part: mo.Html) -> mo.Html:
     return mo.Html(f'<div style="overflow-x:auto; max-width:100%">{part.text}</div>')
 
 
-def typeset(cell: Cell) -> mo.Html:
-    """A cell's equations from its own program, and those of one step of BPTT."""
-    return mo.ui.tabs(
-        {
-            "as papers write": formula(latex(cell.equations)),
-            "as the course writes": formula(latex(cell.equations, COURSE)),
-            "one step back, derived": formula(latex(cell.backward, forward=cell.forward)),
-        }
-    )
+def explained(number: NamedNumber) -> mo.Html:
+    """Where a number comes from."""
+    return scrolled(mo.md(number.explain()._repr_markdown_()))
+
+
+def typeset(cell: Cell, back: bool = False) -> mo.Html:
+    """A cell's equations from its own program, and those of one step of BPTT.
+
+    Args:
+        cell: the cell.
+        back: whether the step of BPTT is seen first.
+    """
+    tabs = {
+        "as papers write": formula(latex(cell.equations)),
+        "as the course writes": formula(latex(cell.equations, COURSE)),
+        "one step back, derived": formula(latex(cell.backward, forward=cell.forward)),
+    }
+    return mo.ui.tabs(tabs, value=[*tabs][-1] if back else None)
 
 
 def plain(text: object, color: str = "inherit") -> mo.Html:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ...backends.steps import Array
 from ...cell import Cell
+from ...errors import InputError
 from ...views.graph import Unrolling
 
 Numbers = Sequence[Sequence[int]]  # for each example, the numbers of its symbols
@@ -112,5 +113,16 @@ DRAWN = {
 
 
 def drawing(kind: str, cell: Cell) -> Unrolling:
-    """What `unrolled_graph` draws of a type of network: a key of `DRAWN`."""
+    """What `unrolled_graph` draws of a type of network.
+
+    Args:
+        kind: "one to one", "one to many", "many to one", "many to many", or, of unequal length,
+            "sequence to sequence".
+        cell: any cell.
+
+    Raises:
+        InputError: if there is no such type.
+    """
+    if kind not in DRAWN:
+        raise InputError(f"there is no type {kind!r} of networks; there are {', '.join(DRAWN)}.")
     return DRAWN[kind](cell)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ...backends import cpu
 from ...cell import Cell
@@ -74,10 +75,11 @@ class Task:
         """Learn from batches drawn from the training pairs; gives the loss of each, in nats."""
         adam, effort = Adam(model.parameters), self.effort
         losses = []
-        for step, batch in enumerate(self.batches(effort.steps, effort.batch, rng)):
-            loss, gradients = model.loss(batch)
-            adam.step(gradients, effort.rate * (1 - step / effort.steps))
-            losses.append(loss)
+        with threadpool_limits(1, "blas"):  # so small are the products that threads only wait
+            for step, batch in enumerate(self.batches(effort.steps, effort.batch, rng)):
+                loss, gradients = model.loss(batch)
+                adam.step(gradients, effort.rate * (1 - step / effort.steps))
+                losses.append(loss)
         return losses
 
     def batches(

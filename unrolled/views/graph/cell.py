@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from ...cell import Cell
+from ...errors import InputError
 from . import svg
 from .inside import Inside, Node, inside_of
 from .layers import Edge, Extent, Layers, Spot, layered
@@ -29,7 +30,14 @@ def cell_graph(cell: Cell, *, name: str = "cell") -> Svg:
     Args:
         cell: any cell, one's own too.
         name: what the ids begin with; give two drawings on one page two names.
+
+    Raises:
+        InputError: if it is no cell.
     """
+    if not isinstance(cell, Cell):
+        raise InputError(
+            f"the inside is drawn of a Cell, as cells.lstm is one; found {type(cell).__name__}."
+        )
     return _Painting(cell, name).drawn()
 
 

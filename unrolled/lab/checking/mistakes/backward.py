@@ -98,7 +98,7 @@ def sequences_backward(course: CourseCell) -> list[Mistake]:
             ),
             Mistake(
                 "neither da_prev nor dc_prev is carried to the step before, as in the lab of 2018",
-                f"{adding}; dc_next of step t is dc_prev of step t + 1",
+                f"{adding}\ndc_next of step t is dc_prev of step t + 1",
                 asked(carried=lambda question: (False, False)),
                 ("dh", "dc"),
             ),
@@ -163,7 +163,7 @@ def _gates(course: CourseCell) -> Iterator[Mistake]:
     slices = f"d{state}_prev takes the first n_a columns of each matrix, dxt the others"
     yield Mistake(
         "the derivatives of all nonlinearities of the gates are forgotten",
-        "; ".join(texts[name] for name in own),
+        "\n".join(texts[name] for name in own),
         squashed("", *own),
         tuple(f"d{name}_pre" for name in own),
     )
@@ -181,7 +181,7 @@ def _gates(course: CourseCell) -> Iterator[Mistake]:
     )
     yield Mistake(
         f"the concatenation is the other way round everywhere: [xt; {state}_prev]",
-        f"{reading}; {slices}",
+        f"{reading}\n{slices}",
         _both_turned(course, matrices),
         ("dh_prev", "dx"),
     )
@@ -205,7 +205,7 @@ def _gates(course: CourseCell) -> Iterator[Mistake]:
         pairs = {f"d{a}": f"d{b}" for a, b in zip(*map(_keys, gates), strict=True)}
         yield Mistake(
             f"the gradients of {weights[0]} and {weights[1]}, and of their biases, are exchanged",
-            f"{texts[one]}; {texts[other]}",
+            f"{texts[one]}\n{texts[other]}",
             told(lambda question, answer, pairs=pairs: exchanged(answer, pairs)),  # type: ignore[misc]
             (f"d{one}_pre", f"d{other}_pre"),
         )
@@ -220,7 +220,7 @@ def _gates(course: CourseCell) -> Iterator[Mistake]:
         both = f"{words[one]}'s and {words[other]}'s gradients"
         yield Mistake(
             f"{both} are exchanged everywhere",
-            f"{texts[one]}; {texts[other]}",
+            f"{texts[one]}\n{texts[other]}",
             _both_exchanged(pairs, {weights[0]: weights[1]}),
             (f"d{one}_pre", f"d{other}_pre"),
         )

@@ -62,7 +62,7 @@ def _rnn() -> list[Mistake]:
         ),
         Mistake(
             "the tanh is applied again: 1 − tanh²(a_next)",
-            f"{derivative}; a_next is the tanh already",
+            f"{derivative}\na_next is the tanh already",
             kept(lambda cache: {"a_next": np.tanh(cache["a_next"])}),
             ("dh_pre",),
         ),
@@ -105,7 +105,7 @@ def _of_a_stale_bias(cache: Mapping[str, Array]) -> Mapping[str, Array]:
 
 
 def _lstm() -> list[Mistake]:
-    gates = "; ".join(DERIVATIVES["lstm"].values())
+    gates = "\n".join(DERIVATIVES["lstm"].values())
     return [
         _dc("1 − tanh²(c_next) is forgotten in dc", lambda o, c: o),
         _dc("Γo is forgotten in dc", lambda o, c: 1 - np.tanh(c) ** 2),
@@ -120,7 +120,7 @@ def _lstm() -> list[Mistake]:
         ),
         Mistake(
             "dc_prev has the share of dc_next only",
-            f"dc_prev = dc ∗ Γf; {_DC}",
+            f"dc_prev = dc ∗ Γf\n{_DC}",
             told(lambda question, _: {"dc_prev": question.gradients[1] * question.cache["ft"]}),
             ("dc_prev",),
         ),
@@ -138,7 +138,7 @@ def _lstm() -> list[Mistake]:
         ),
         Mistake(
             "the tanh of a = Γo ∗ tanh(c) is forgotten in dΓo and dc",
-            f"{DERIVATIVES['lstm']['o']}; {_DC}",
+            f"{DERIVATIVES['lstm']['o']}\n{_DC}",
             equations(h="o * c"),
             ("do", "dc"),
         ),
@@ -155,7 +155,7 @@ def _lstm() -> list[Mistake]:
         ),
         Mistake(
             "the tanh is applied again: 1 − tanh²(c̃), as in the lab's equation of 2018",
-            f"{DERIVATIVES['lstm']['g']}; c̃ is the tanh already",
+            f"{DERIVATIVES['lstm']['g']}\nc̃ is the tanh already",
             _scaled("c", lambda cache: (1 - np.tanh(cache["cct"]) ** 2) / (1 - cache["cct"] ** 2)),
             ("dg_pre",),
         ),
@@ -187,7 +187,7 @@ def _lstm() -> list[Mistake]:
         *(
             Mistake(
                 f"Γ{one} and Γ{other} are exchanged in the step c = Γi ∗ c̃ + Γf ∗ c_prev",
-                f"{DERIVATIVES['lstm'][one]}; {DERIVATIVES['lstm'][other]}",
+                f"{DERIVATIVES['lstm'][one]}\n{DERIVATIVES['lstm'][other]}",
                 in_the_place_of({one: other, other: one}, ("c", "h")),
                 (f"d{one}", f"d{other}"),
             )
@@ -250,7 +250,7 @@ def _updates() -> list[Mistake]:
     return [
         Mistake(
             "the update gate is the other way round: Γu keeps, and 1 − Γu replaces",
-            f"c_next = Γu ∗ c̃ + (1 − Γu) ∗ c_prev: {update}; {DERIVATIVES['gru']['n']}",
+            f"c_next = Γu ∗ c̃ + (1 − Γu) ∗ c_prev: {update}\n{DERIVATIVES['gru']['n']}",
             equations(h="z * n + (1 - z) * h_prev"),
             ("dz", "dn", "dh_prev"),
         ),

@@ -29,7 +29,7 @@ class Mistake:
 
     Attributes:
         name: the mistake, in a clause.
-        equation: what to look at, in the course's notation.
+        equation: what to look at, in the course's notation, an equation a line.
         made: what a function with the mistake answers to a question.
         lines: the equations to look at in the cell, or in its adjoint on the way back, by name.
     """

@@ -84,17 +84,17 @@ def of_sample() -> list[Mistake]:
         return {key: 1e9 * parameters[key] for key in ("Wya", "by")}
 
     return [
-        Mistake("the state is not carried: a_prev stays zero", f"{state}; a_prev = a", zero("Waa")),
+        Mistake("the state is not carried: a_prev stays zero", f"{state}\na_prev = a", zero("Waa")),
         Mistake(
             "what was drawn is not fed back: x stays zero",
-            f"{state}; x<t+1> is one-hot, the character drawn at step t",
+            f"{state}\nx<t+1> is one-hot, the character drawn at step t",
             zero("Wax"),
         ),
         Mistake("b is forgotten", state, zero("b")),
         Mistake("by is forgotten", output, zero("by")),
         Mistake(
             "the likeliest character is taken, none is drawn",
-            f"{output}; np.random.choice(…, p=y.ravel())",
+            f"{output}\nnp.random.choice(…, p=y.ravel())",
             given(certain),
         ),
         Mistake(

@@ -134,7 +134,7 @@ def sequences_forward(course: CourseCell) -> list[Mistake]:
             ),
             Mistake(
                 "a and c are exchanged where they are stored",
-                "a[:, :, t] = a<t>, c[:, :, t] = c<t>; the function returns a, y, c, caches",
+                "a[:, :, t] = a<t>, c[:, :, t] = c<t>\nthe function returns a, y, c, caches",
                 told(lambda question, answer: exchanged(answer, {"a": "c"})),
             ),
         ]
@@ -199,7 +199,7 @@ def _softmax(z: Array, axis: int | None) -> Array:
 def _any_cell(course: CourseCell) -> Iterator[Mistake]:
     texts, words, state = EQUATIONS[course.name], WORDS[course.name], course.states[0]
     own = [*course.gates]
-    all_of_them = "; ".join(texts[gate] for gate in own)
+    all_of_them = "\n".join(texts[gate] for gate in own)
     biases = [gate.bias for gate in course.gates.values()]
     for name, gate in course.gates.items():
         yield Mistake(f"{gate.bias} is forgotten", texts[name], without(gate.bias), (name,))
@@ -241,7 +241,7 @@ def _any_cell(course: CourseCell) -> Iterator[Mistake]:
             pair = course.gates[one], course.gates[other]
             yield Mistake(
                 f"{pair[0].weights[0]} and {pair[1].weights[0]}, and their biases, are exchanged",
-                f"{texts[one]}; {texts[other]}",
+                f"{texts[one]}\n{texts[other]}",
                 parameters(lambda given, pair=pair: exchanged(given, _keys(*pair))),  # type: ignore[misc]
                 (one, other),
             )
@@ -331,7 +331,7 @@ def _lstm(texts: Mapping[str, str]) -> list[Mistake]:
         ),
         Mistake(
             "the gates read c_prev, not a_prev",
-            "; ".join(texts[gate] for gate in "figo"),
+            "\n".join(texts[gate] for gate in "figo"),
             in_the_place_of({"h_prev": "c_prev"}, ("f", "i", "g", "o")),
             ("f", "i", "g", "o"),
         ),
@@ -342,7 +342,7 @@ def _lstm(texts: Mapping[str, str]) -> list[Mistake]:
             found.append(
                 Mistake(
                     f"{symbols[0]} and {symbols[1]} are exchanged where c and a are made",
-                    f"{texts['c']}; {texts['h']}",
+                    f"{texts['c']}\n{texts['h']}",
                     in_the_place_of({one: other, other: one}, ("c", "h")),
                     ("c", "h"),
                 )

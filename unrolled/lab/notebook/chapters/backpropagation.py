@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from unrolled import cells, lab
 
 from ..clickable import Clickable
-from ..page import Controls, Riddle, row, scrolled, slider, typeset
+from ..page import Controls, Riddle, explained, row, slider, typeset
 
 CELLS = {cell.name: cell for cell in (cells.simple, cells.gru_simplified, cells.lstm)}
 STEPS, UNITS = 4, 2
@@ -66,8 +66,9 @@ def arriving(clicked: dict[str, str], states: tuple[str, ...]) -> list[str]:
     kind, name, step = clicked["kind"], clicked["name"], int(clicked["step"])
     if kind in ("input", "output", "gradient"):
         return [f"{name if kind == 'gradient' else f'd{name}'}<{step}>"]
-    later = [f"d{state}_prev<{step + 1}>" for state in states if step < STEPS]
-    return [f"dy<{step}>", *later] if step else later
+    state = name if kind == "state" else states[0]
+    later = [f"d{state}_prev<{step + 1}>"] if step < STEPS else []
+    return [f"dy<{step}>", *later] if step and state == states[0] else later
 
 
 def shares(gradients: lab.Gradients, entry: str) -> Figure:
@@ -112,14 +113,14 @@ def view(controls: Controls) -> mo.Html:
             row(controls[key] for key in ("cell", "loss", "unit")),
             controls["graph"],
             mo.md(f"#### The chain rule for `{number.name}`"),
-            scrolled(mo.md(number.explain()._repr_markdown_())),
+            explained(number),
             mo.md(
                 "A parameter serves at every step, and its gradient is the sum of what all of "
                 "them ask of it:"
             ),
             shares(gradients, f"{recurrent}[1,2]"),
             mo.md("All of it is one program, which is derived from the cell's equations:"),
-            typeset(CELLS[now["cell"]]),
+            typeset(CELLS[now["cell"]], back=True),
             RIDDLE.view(controls["guess"]),
             mo.accordion(
                 {

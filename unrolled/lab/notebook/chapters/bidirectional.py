@@ -7,7 +7,7 @@ from unrolled import cells, lab
 
 from ..page import Controls, Riddle, formula, row, slider
 
-WORDS = ["they", "saw", "the", "bank", "of", "the", "river"]
+WORDS = ["the", "bank", "of", "the", "river"]
 
 RIDDLE = Riddle(
     "The layer below is bidirectional with $H = 100$ and reads words of size 50. How many numbers "
@@ -28,7 +28,7 @@ def controls() -> mo.ui.dictionary:
     """At which word to look."""
     return mo.ui.dictionary(
         {
-            "step": slider(1, len(WORDS), 1, 4, "step"),
+            "step": slider(1, len(WORDS), 1, 2, "step"),
             "guess": RIDDLE.guess(),
         }
     )
@@ -43,8 +43,8 @@ def view(controls: Controls) -> mo.Html:
                 r"""
                 # Bidirectional
 
-                *They saw the bank* … of the river, or of England? Who labels the word has to know
-                what comes after it. So a second network of the same kind, with parameters of its
+                *The bank* … of the river, or of England? Who labels the word has to know what
+                comes after it. So a second network of the same kind, with parameters of its
                 own, reads the sentence from its end, and the outputs of both stand side by side
                 (Schuster & Paliwal 1997). It needs the whole sentence: it can tag and translate,
                 and cannot predict what it has not heard.
@@ -64,14 +64,14 @@ def view(controls: Controls) -> mo.Html:
             mo.accordion(
                 {
                     "Something to try": mo.md(
-                        "By how much does the forward half of step 4 move if the last word is "
+                        "By how much does the forward half of step 2 move if the last word is "
                         "another one? Find the square in the picture that says so."
                     ),
                     "In code": mo.md(
                         "```python\n"
                         "network = lab.Network.init(cells.lstm, 6, 8, bidirectional=True)\n"
-                        'lab.at(trace, "→h_1<4>"), lab.at(trace, "←h_1<4>")\n'
-                        "lab.halves(trace, step=4, labels=words)\n"
+                        'lab.at(trace, "→h_1<2>"), lab.at(trace, "←h_1<2>")\n'
+                        "lab.halves(trace, step=2, labels=words)\n"
                         "```"
                     ),
                 }

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from unrolled import cells, lab
 
-from ..page import Controls, Riddle, row, scrolled, slider
+from ..page import Controls, Riddle, explained, row, slider
 
 STEPS, UNITS, INPUTS = 4, 5, 3
 CELLS = {cell.name: cell for cell in (cells.simple, cells.gru, cells.lstm)}
@@ -23,9 +23,9 @@ def count(one: lab.Network) -> list[int]:
 
 
 RIDDLE = Riddle(
-    f"How many parameters has a simple network with 3 layers of {UNITS} units that reads {INPUTS} "
+    f"How many parameters has a simple network with 10 layers of {UNITS} units that reads {INPUTS} "
     "numbers at each step, without an output layer?",
-    float(sum(count(network("simple", 3)))),
+    float(sum(count(network("simple", 10)))),
 )
 
 
@@ -82,7 +82,7 @@ def view(controls: Controls) -> mo.Html:
                 f"{' + '.join(map(str, sizes))} = {sum(sizes)} parameters. The topmost unit at the "
                 "last step:"
             ),
-            scrolled(mo.md(number.explain()._repr_markdown_())),
+            explained(number),
             mo.md("The loss looks at the last output of the top layer. Its gradient reaches:"),
             reach(gradients),
             RIDDLE.view(controls["guess"]),

@@ -38,7 +38,7 @@ def controls() -> mo.ui.dictionary:
     return mo.ui.dictionary(
         {
             "kind": mo.ui.dropdown(list(KINDS), next(iter(KINDS)), label="GRU"),
-            "bias": slider(-4, 6, 0.5, 0, "bias of the update gate $b_z$"),
+            "bias": slider(-4, 6, 0.5, 2, "bias of the update gate $b_z$"),
             "guess": RIDDLE.guess(),
         }
     )
@@ -63,10 +63,10 @@ def view(controls: Controls) -> mo.Html:
                 A gate is a number between 0 and 1 for every unit, worked out at every step from
                 the input and the state. The *update* gate mixes what was there with a candidate
                 for something new. Our $z$ **keeps**, as in torch, cuDNN and the paper: at 1 the
-                unit stays as it is. The course's $\Gamma_u$ **replaces**: it is $1 - z$. A unit
-                whose gate keeps can carry a number, and its gradient, over any number of steps.
-                The *reset* gate decides how much of the past the candidate may see
-                (Cho et al. 2014).
+                unit stays as it is. The course's $\Gamma_u$ **replaces**: it is $1 - z$, and
+                in its letters our $z$ is $\overline{\Gamma}_u$. A unit whose gate keeps can carry a
+                number, and its gradient, over any number of steps. The *reset* gate decides how
+                much of the past the candidate may see (Cho et al. 2014).
                 """
             ),
             row([controls["kind"]]),
@@ -75,6 +75,7 @@ def view(controls: Controls) -> mo.Html:
             mo.md(f"Six units read zeros, and one push at step {PUSH}:"),
             row([controls["bias"]]),
             lab.gates(trace),
+            mo.md("How much each earlier step still moves the last output, with such a bias:"),
             lab.memory(subjects, radius=1, length=40, draws=3, hidden_size=16),
             RIDDLE.view(controls["guess"]),
             mo.accordion(

@@ -35,8 +35,8 @@ def controls() -> mo.ui.dictionary:
         {
             "temperature": slider(0.1, 2, 0.1, 1, "temperature"),
             "language": mo.ui.dropdown(LANGUAGES, "Italian", label="language"),
-            "begin": mo.ui.text("s", label="the name begins with"),
-            "draw": slider(1, 20, 1, 1, "draw"),
+            "begin": mo.ui.text("s", label="after the letters"),
+            "draw": slider(1, 20, 1, 1, "another draw"),
             "guess": RIDDLE.guess(),
         }
     )
@@ -60,12 +60,12 @@ def picture(plain: np.ndarray, symbols: tuple[str, ...], temperature: float) -> 
     places = np.arange(len(best))
     figure = Figure(figsize=(7, 2.6), layout="constrained")
     ax = figure.subplots()
-    ax.bar(places - 0.2, plain[best], 0.4, color="0.75", label="temperature 1")
+    ax.bar(places - 0.2, plain[best], 0.4, color="0.75", label="what it believes")
     now = sharpened(plain, temperature)[best]
     ax.bar(places + 0.2, now, 0.4, color="tab:orange", label=f"temperature {temperature:g}")
     names = {END: "end", " ": "space"}
     ax.set_xticks(places, [names.get(symbols[place], symbols[place]) for place in best])
-    ax.set(ylim=(0, 1), ylabel="probability", title="the next letter")
+    ax.set(ylim=(0, 1), ylabel="probability")
     ax.legend(frameon=False)
     return figure
 
@@ -80,7 +80,7 @@ def view(controls: Controls) -> mo.Html:
     """What comes next, names that nobody has heard, and a look inside."""
     now = controls.value
     temperature, language = now["temperature"], now["language"]
-    with mo.status.spinner("It learns the names of 245 countries in six languages …"):
+    with mo.status.spinner("It learns the names of countries in six languages …"):
         task, model = learned()
     letters = "".join(letter for letter in now["begin"].lower() if letter in task.symbols)
     plain = expected(language, letters)
@@ -107,8 +107,11 @@ def view(controls: Controls) -> mo.Html:
                 """
             ),
             formula(r"p_k \propto \hat y_k^{\,1/\tau}"),
-            row(controls[name] for name in ("temperature", "language", "begin", "draw")),
+            row([controls["temperature"], controls["language"]]),
+            mo.md("**The next letter.** What it believes, and what the temperature makes of it:"),
+            row([controls["begin"]]),
             picture(plain, task.symbols, temperature),
+            row([controls["draw"]]),
             mo.md(f"**Countries that it invents** (bold: it knows them): {' · '.join(shown)}"),
             mo.md(
                 f"On names that it never saw it gets {task.accuracy(model):.0%} of the letters "

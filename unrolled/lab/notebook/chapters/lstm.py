@@ -7,7 +7,7 @@ import numpy as np
 
 from unrolled import cells, lab
 
-from ..page import Controls, Riddle, row, slider, typeset
+from ..page import Controls, Riddle, explained, row, slider, typeset
 
 STEPS, PUSH = 24, 3
 
@@ -68,7 +68,8 @@ def view(controls: Controls) -> mo.Html:
             row([controls["bias"], controls["push"]]),
             lab.gates(trace),
             mo.md(f"The first unit's cell state when the push comes, ${number.latex}$:"),
-            number.explain(),
+            explained(number),
+            mo.md("How much each earlier step still moves the last output, with such a bias:"),
             lab.memory(subjects, radius=1, length=40, draws=3, hidden_size=16),
             RIDDLE.view(controls["guess"]),
             mo.accordion(

@@ -5,7 +5,7 @@ import numpy as np
 
 from unrolled import cells, lab
 
-from ..page import Controls, Riddle, formula, row, scrolled, slider
+from ..page import Controls, Riddle, explained, formula, row, slider
 
 UNITS, EXAMPLES, LAYERS, STEPS = 5, 2, 3, 4
 
@@ -53,21 +53,24 @@ def view(controls: Controls) -> mo.Html:
 
                 A network has many numbers, and every one has an address. In
                 $a_5^{(2)[3]\langle 4\rangle}$ the letter says what it is, here the output of a
-                cell, which is its hidden state, and everything else where it is:
+                cell, and everything else where it is, always counted from one:
 
-                | | | counted from one |
-                | --- | --- | --- |
+                | written | stands for | where |
+                | :-- | :-- | :-- |
                 | $a_5$ | the fifth **unit** of the vector | below |
-                | $a^{(2)}$ | the second **example** of the batch | round brackets |
-                | $a^{[3]}$ | the third **layer** | square brackets |
-                | $a^{\langle 4\rangle}$ | the fourth **step** of the sequence | angle brackets |
+                | $a^{(2)}$ | the second **example** of the batch | in round brackets |
+                | $a^{[3]}$ | the third **layer** | in square brackets |
+                | $a^{\langle 4\rangle}$ | the fourth **step** of the sequence | in angle brackets |
+
+                The course calls that output $a$. It is the cell's hidden state, and most papers
+                call it $h$: so it stands in the graph. Choose an address:
                 """
             ),
             row(controls[index] for index in ("unit", "example", "layer", "step")),
             graph,
             formula(f"{number.latex} = {float(number):.8f}"),
             mo.md("It can say where it comes from:"),
-            scrolled(mo.md(number.explain()._repr_markdown_())),
+            explained(number),
             RIDDLE.view(controls["guess"]),
             mo.accordion(
                 {

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from unrolled import cells, lab
 
-from ..page import Controls, Riddle, row, scrolled, slider, typeset
+from ..page import Controls, Riddle, explained, row, slider, typeset
 
 
 def step(x: float, h_prev: float, w: float, u: float, b: float) -> lab.Trace:
@@ -72,7 +72,7 @@ def view(controls: Controls) -> mo.Html:
             mo.md("One input, one unit, one step. Every number of it is yours to move:"),
             row(controls[name] for name in ("x", "h_prev", "W", "U", "b")),
             curve(w * x + u * h_prev + b, float(number)),
-            scrolled(mo.md(number.explain()._repr_markdown_())),
+            explained(number),
             RIDDLE.view(controls["guess"]),
             mo.accordion(
                 {

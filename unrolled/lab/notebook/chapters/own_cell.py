@@ -76,7 +76,7 @@ def view(controls: Controls) -> mo.Html:
                 {
                     "Something to try": mo.md(
                         "Give the gate of the state another one: let it see `P.z * h_prev`. Or "
-                        "write a cell that counts: one that adds its input to its state, and does "
+                        "write a cell that counts: one that adds `W.h @ x` to its state, and does "
                         "nothing else. What does its picture of memory look like?"
                     ),
                     "In code": mo.md(

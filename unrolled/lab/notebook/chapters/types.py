@@ -81,7 +81,7 @@ def result(kind: str, cell: str) -> list[Any]:
             f"On what it never saw, {task.accuracy(model):.0%} of its outputs are right; saying "
             f"always the commonest one gets {task.baseline:.0%}."
         ),
-        mo.md("\n".join(["| given | it says | right |", "| --- | --- | --- |", *rows])),
+        mo.md("\n".join(["| given | it says | right |", "| :-- | :-- | :-- |", *rows])),
     ]
 
 

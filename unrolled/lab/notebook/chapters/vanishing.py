@@ -64,13 +64,16 @@ def view(controls: Controls) -> mo.Html:
             ),
             row([controls["radius"]]),
             remembered,
+            mo.md(
+                "Do gates not help, then? Drawn at random they are half open, and a half of a half "
+                "is soon nothing. The next two chapters open them."
+            ),
             RIDDLE.view(controls["guess"]),
             mo.accordion(
                 {
                     "Something to try": mo.md(
                         "At which radius does the simple cell neither forget nor explode? Is there "
-                        "one that holds for all steps? Gates that are drawn at random, about half "
-                        "open, forget too: the next two chapters open them."
+                        "one that holds for all steps?"
                     ),
                     "In code": mo.md(
                         "```python\n"
