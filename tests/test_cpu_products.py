@@ -7,7 +7,8 @@ from numba.core.errors import TypingError
 
 from unrolled.backends.cpu import products, vectors
 from unrolled.backends.cpu.packing import fill, packed_shape
-from unrolled.backends.cpu.products import multiply, panels_of
+from unrolled.backends.cpu.products import TILE_ROWS, height, multiply, multiply_group
+from unrolled.backends.cpu.team import groups_of
 
 compile_ = njit(nogil=True, error_model="numpy", fastmath={"contract"})
 DTYPES = (np.float32, np.float64)
@@ -15,32 +16,50 @@ SIZES = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 65, 130]
 
 
 @compile_
-def product(operand, first, rows, packed, out, shares=1):
+def product(operand, row, rows, packed, blocks, out, at, shares=1):
+    size, width = out.shape[1] // blocks, packed.shape[1] // operand.shape[1]
     for share in range(shares):
-        multiply(operand, first, rows, packed, panels_of(packed, share, shares), out)
+        groups = groups_of(size, share, shares, width)
+        multiply(operand, row, rows, packed, groups, blocks, out, at)
 
 
-def pack(weights):
-    packed = np.empty(packed_shape(*weights.shape, weights.dtype), weights.dtype)
-    fill(weights, packed)
+@compile_
+def group_by_group(operand, rows, packed, panels, out, tile):
+    """Tile by tile into the columns that `out` has for a group."""
+    width, groups = tile.shape[1], packed.shape[0] // panels
+    high = height(rows)
+    for group in range(groups):
+        for start in range(0, rows, high):
+            count = min(high, rows - start)
+            multiply_group(operand, start, count, packed, group, panels, tile, 1)
+            for row in range(count):
+                for column in range(width):
+                    out[start + row, group * width + column] = tile[1 + row, column]
+
+
+def pack(weights, blocks=1, vectors=2, fill=fill):
+    K, N = weights.shape
+    packed = np.empty(packed_shape(K, blocks, N // blocks, vectors, weights.dtype), weights.dtype)
+    fill(weights, blocks, vectors, packed)
     return packed
 
 
-def check(K, N, rows, dtype, compiled=product):
+def tolerance(dtype, K):
+    return (1e-6 if dtype == np.float32 else 1e-14) * np.sqrt(K) * 3
+
+
+def check(K, N, rows, dtype, blocks=1, compiled=product, fill=fill):
     """Some rows in the midst of others, which must stay as they are."""
     rng = np.random.default_rng([K, N, rows])
-    weights = rng.standard_normal((K, N)).astype(dtype)
+    weights = rng.standard_normal((K, blocks * N)).astype(dtype)
     operand = rng.standard_normal((rows + 4, K)).astype(dtype)
-    middle = slice(3, 3 + rows)
-    packed = pack(weights)
-    before = rng.standard_normal((rows + 4, N)).astype(dtype)
+    before = rng.standard_normal((rows + 4, blocks * N)).astype(dtype)
     expected = before.astype(np.float64)
     exact = operand.astype(np.float64) @ weights.astype(np.float64)
-    expected[middle] = exact[middle]
+    expected[3 : 3 + rows] = exact[2 : 2 + rows]
     out = before.copy()
-    compiled(operand, 3, rows, packed, out)
-    tolerance = (1e-6 if dtype == np.float32 else 1e-14) * np.sqrt(K) * 3
-    np.testing.assert_allclose(out, expected, rtol=0, atol=tolerance)
+    compiled(operand, 2, rows, pack(weights, blocks, fill=fill), blocks, out, 3)
+    np.testing.assert_allclose(out, expected, rtol=0, atol=tolerance(dtype, K))
     np.testing.assert_array_equal(out[:3], before[:3])
     np.testing.assert_array_equal(out[3 + rows :], before[3 + rows :])
 
@@ -49,7 +68,8 @@ def check(K, N, rows, dtype, compiled=product):
 @pytest.mark.parametrize("rows", range(14))
 def test_every_number_of_rows(rows, dtype):
     for K, N in [(1, 1), (33, 132), (7, 16), (4, 65), (65, 31), (16, 128)]:
-        check(K, N, rows, dtype)
+        for blocks in (1, 2, 3):
+            check(K, N, rows, dtype, blocks)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -61,75 +81,94 @@ def test_every_size(K, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("blocks", "two"), [(1, 2), (2, 1), (2, 2), (3, 2), (4, 1), (5, 2)])
+def test_groups_hold_the_same_units_of_all_blocks(dtype, blocks, two):
+    lanes = vectors.lanes(dtype)
+    panels = blocks * two // 2
+    for rows in (1, 2, 4, 6, 13):
+        for size in (1, lanes, 2 * lanes, 4 * lanes + 1):
+            rng = np.random.default_rng([rows, size])
+            weights = rng.standard_normal((9, blocks * size)).astype(dtype)
+            operand = rng.standard_normal((rows, 9)).astype(dtype)
+            packed = pack(weights, blocks, two)
+            groups = packed.shape[0] // panels
+            out = np.empty((rows, groups * panels * 2 * lanes), dtype)
+            tile = np.full((TILE_ROWS + 1, panels * 2 * lanes), -1, dtype)
+            group_by_group(operand, rows, packed, panels, out, tile)
+            assert (tile[0] == -1).all()
+            units = out.reshape(rows, groups, blocks, two * lanes).swapaxes(1, 2)
+            units = units.reshape(rows, blocks, -1)
+            exact = operand.astype(np.float64) @ weights.astype(np.float64)
+            np.testing.assert_allclose(
+                units[:, :, :size],
+                exact.reshape(rows, blocks, size),
+                rtol=0,
+                atol=tolerance(dtype, 9),
+            )
+            assert (units[:, :, size:] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_packed_panels(dtype):
     width = 2 * vectors.lanes(dtype)
     K, N = 3, width + 1
     weights = np.arange(1, 1 + K * N).reshape(K, N).astype(dtype)
     packed = pack(weights)
-    assert packed.shape == packed_shape(K, N, dtype) == (2, K * width)
+    assert packed.shape == packed_shape(K, 1, N, 2, dtype) == (2, K * width)
     panels = packed.reshape(2, K, width)
     np.testing.assert_array_equal(panels[0], weights[:, :width])
     np.testing.assert_array_equal(panels[1, :, :1], weights[:, width:])
     assert (panels[1, :, 1:] == 0).all()
-    again = np.full_like(packed, -1)
-    fill(np.asfortranarray(weights), again)
-    np.testing.assert_array_equal(again, packed)
-    np.testing.assert_array_equal(pack(np.repeat(weights, 2, axis=1)[:, ::2]), packed)
 
 
-def test_an_operand_may_be_wider_than_the_matrix():
-    rng = np.random.default_rng(0)
-    operand, weights = rng.standard_normal((5, 9)), rng.standard_normal((4, 21))
-    out = np.empty((5, 21))
-    product(operand, 0, 5, pack(weights), out)
-    np.testing.assert_allclose(out, operand[:, :4] @ weights, rtol=0, atol=1e-13)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("K", [1, 15, 16, 33])
+def test_packing_follows_any_order_in_memory(K, dtype):
+    rng = np.random.default_rng(K)
+    for blocks, two, size in [(1, 2, 33), (4, 1, 17), (3, 2, 16)]:
+        weights = rng.standard_normal((K, blocks * size)).astype(dtype)
+        packed = pack(weights, blocks, two)
+        np.testing.assert_array_equal(pack(np.asfortranarray(weights), blocks, two), packed)
+        apart = np.repeat(weights, 2, axis=1)[:, ::2]
+        np.testing.assert_array_equal(pack(apart, blocks, two), packed)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])
-def test_shares_of_the_panels_give_the_same_bits(rows):
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_shares_of_the_groups_give_the_same_bits(rows, blocks):
     rng = np.random.default_rng(0)
-    operand, packed = rng.standard_normal((rows, 65)), pack(rng.standard_normal((65, 300)))
+    operand = rng.standard_normal((rows, 65))
+    packed = pack(rng.standard_normal((65, 300)), blocks)
     first = np.empty((rows, 300))
-    product(operand, 0, rows, packed, first)
+    product(operand, 0, rows, packed, blocks, first, 0)
     for shares in (1, 2, 3, 50):
-        out = np.empty_like(first)
-        product(operand, 0, rows, packed, out, shares)
+        out = np.full_like(first, np.nan)
+        product(operand, 0, rows, packed, blocks, out, 0, shares)
         np.testing.assert_array_equal(out, first)
 
 
-def test_constant_arguments_compile_nothing_twice():
-    @compile_
-    def run(operand, packed, out):
-        panels = panels_of(packed, 0, 1)
-        multiply(operand, 0, 2, packed, panels, out)
-        multiply(operand, 0, 1, packed, panels, out)
-        multiply(operand, 1, operand.shape[0] - 1, packed, panels, out)
-
-    operand, weights, out = np.ones((2, 4)), np.ones((4, 3)), np.ones((2, 3))
-    packed = pack(weights)
-    product(operand, 0, 2, packed, out)
-    before = len(products._product.signatures)
-    run(operand, packed, out)
-    np.testing.assert_array_equal(out, np.full((2, 3), 4))
-    assert len(products._product.signatures) == before
+@pytest.mark.parametrize("rows", range(1, 40))
+def test_tiles_are_about_equally_high(rows):
+    high = height(rows)
+    assert high <= TILE_ROWS
+    assert -(-rows // high) == -(-rows // TILE_ROWS)
 
 
-@pytest.mark.parametrize("width", [16, 64])
-def test_other_widths_of_vector(monkeypatch, width):
+@pytest.mark.parametrize("width", [16, 32, 64])
+@pytest.mark.parametrize("registers", [16, 32])
+def test_other_widths_of_vector(monkeypatch, width, registers):
     monkeypatch.setattr(vectors, "_vector_bytes", lambda: width)
-    product_of_panels = njit(error_model="numpy")(products._product.py_func)
+    monkeypatch.setattr(products, "REGISTERS", registers)
+    options = {"error_model": "numpy"}
+    product_of_panels, fill_again = (njit(**options)(f.py_func) for f in (multiply, fill))
 
     @njit
-    def compiled(operand, first, rows, packed, out):
-        product_of_panels(operand, first, rows, packed, (0, packed.shape[0]), out)
+    def compiled(operand, row, rows, packed, blocks, out, at):
+        groups = (0, packed.shape[0] // blocks)
+        product_of_panels(operand, row, rows, packed, groups, blocks, out, at)
 
     for rows in (1, 2, 3, 5, 7):
-        check(33, 70, rows, np.float64, compiled)
-
-
-def test_python_cannot_call_it():
-    with pytest.raises(TypeError, match="for functions that Numba compiles"):
-        multiply(np.ones((1, 1)), 0, 1, np.ones((1, 16)), (0, 1), np.ones((1, 1)))
+        check(33, 70, rows, np.float64, compiled=compiled, fill=fill_again)
 
 
 def test_arrays_that_do_not_fit_are_refused():
@@ -137,4 +176,4 @@ def test_arrays_that_do_not_fit_are_refused():
     packed = pack(weights)
     for wrong in (operand.astype(np.float32), np.ones((2, 8))[:, ::2]):
         with pytest.raises(TypingError, match="C-contiguous matrices of one dtype; found"):
-            product(wrong, 0, 2, packed, out)
+            product(wrong, 0, 2, packed, 1, out, 0)

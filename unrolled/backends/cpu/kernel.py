@@ -14,7 +14,7 @@ from ...program import Program
 from ...schedule import schedule
 from .. import files
 from ..steps import Array, Result, Steps
-from . import denormals, dots, emission, functions, packing, products, team, vectors
+from . import denormals, dots, emission, functions, packing, products, shelf, team, vectors
 from .layout import AFTER, BEFORE, LOOP, Layout
 from .plan import Matmul, Plan
 from .text import PACK, FunctionText, imports, loop_products
@@ -172,6 +172,8 @@ def foundations() -> tuple[str, ...]:
 
     sources = [
         Path(str(module.__file__)).read_text(encoding="utf-8")
-        for module in (denormals, dots, emission, functions, packing, products, team, vectors)
+        for module in (
+            *(denormals, dots, emission, functions, packing, products, shelf, team, vectors),
+        )
     ]
     return (numba.__version__, llvmlite.__version__, *sources)

@@ -1,6 +1,12 @@
-"""Memory for a kernel's arrays."""
+"""Memory for a kernel's arrays.
+
+Arrays begin with a line of the cache: a vector that lies across two lines takes twice as long to
+read, and with AVX-512 each one would. Large arrays take memory that earlier ones have left: the
+system hands out fresh memory page by page, at the first touch, which can take longer than the work.
+"""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,14 +14,45 @@ import numpy as np
 from ..steps import Array
 
 _LINE = 64  # bytes of a line of the cache, and of the widest vector
+_LARGE = 1 << 18  # bytes from which on memory is kept for later
+LIMIT = 1 << 28  # bytes of it that are kept at most
+
+_left: dict[int, list[Array]] = {}  # size → blocks that no array uses any more
+
+
+class _Lease:
+    """A block of memory that an array uses; when the last array on it is gone, it is left."""
+
+    def __init__(self, size: int) -> None:
+        # Sizes in steps of an eighth, so that a block fits the next array of about its size.
+        step = 1 << max(0, size.bit_length() - 4)
+        self._size = -(-size // step) * step
+        blocks = _left.get(self._size)
+        try:
+            self._block = blocks.pop() if blocks else np.empty(self._size + _LINE, np.uint8)
+        except IndexError:  # another thread was faster
+            self._block = np.empty(self._size + _LINE, np.uint8)
+        self.__array_interface__ = {
+            "shape": (size,),
+            "typestr": "|u1",
+            "data": (self._block.ctypes.data + -self._block.ctypes.data % _LINE, False),
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        if self._size + sum(_sizes()) <= LIMIT:
+            _left.setdefault(self._size, []).append(self._block)
+
+
+def _sizes() -> Iterator[int]:
+    return (size * len(blocks) for size, blocks in list(_left.items()))
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array that begins with a line of the cache.
-
-    A vector that lies across two lines takes twice as long to read: with AVX-512 each one would.
-    """
+    """An array that begins with a line of the cache, of whatever is in memory there."""
     size = math.prod(shape) * dtype.itemsize
+    if size >= _LARGE:
+        return np.asarray(_Lease(size)).view(dtype).reshape(shape)
     block = np.empty(size + _LINE, np.uint8)
     start = -block.ctypes.data % _LINE
     return block[start : start + size].view(dtype).reshape(shape)

@@ -1,7 +1,7 @@
 """A matrix packed for the product inside the time loop, which then reads it from end to end.
 
-The blocks of a product go *group* by group: some units of every block side by side, so that a tile of
-the product has all that the work on these units needs. A group is cut in panels of two vectors.
+The blocks of a product go *group* by group: some units of every block side by side, so that a tile
+of the product has all that the work on these units needs. A group is cut in panels of two vectors.
 
 Parameters lie in memory as torch stores them, a row of weights for each result. The product wants
 them the other way round, so packing mostly turns small squares of numbers, as wide as a vector.

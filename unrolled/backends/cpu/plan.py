@@ -16,6 +16,7 @@ from . import memory
 from .layout import AFTER, BEFORE, Layout, Slab
 from .packing import packed_shape
 from .products import TILE_ROWS
+from .shelf import Shelf
 from .team import CUTS, PARTS, REVERSE, SHARES, described
 from .text import FunctionText, loop_products, parameters_of
 from .threads import run_together
@@ -31,6 +32,9 @@ THREAD_WORK = 1_000_000
 # the multiplications of a step are worth two meetings.
 FEW_ROWS = 3
 SHARED_WORK = 10_000
+
+
+_shelf = Shelf()
 
 
 class Compiled(Protocol):
@@ -137,6 +141,7 @@ class Plan:
             for total, name in layout.row_sums.items()
         ]
         self._columns: dict[tuple[str, ...], tuple[str, slice]] = {}
+        self.infers = not self.program.adjoint and len(self.program.outputs) == 1
         self.outputs = frozenset(value for group in self.program.outputs for value in group)
 
     def run(
@@ -238,9 +243,23 @@ class _Call:
         for name, family in plan.vectors:
             arrays[name] = np.ascontiguousarray(self.parameters[family], dtype)
         for name, packing in plan.packed:
-            weights = packing.weights.of(self.parameters)
-            arrays[name] = memory.empty(packing.shape, dtype)
-            plan.kernel.module.pack(weights, packing.blocks, packing.vectors, arrays[name])
+            arrays[name] = self._packed(packing)
+
+    def _packed(self, packing: Packing) -> Array:
+        weights = packing.weights.of(self.parameters)
+
+        def pack() -> Array:
+            packed = memory.empty(packing.shape, weights.dtype)
+            self.plan.kernel.module.pack(weights, packing.blocks, packing.vectors, packed)
+            return packed
+
+        # While a network learns, its weights are others at each call.
+        how = packing.blocks, packing.vectors, packing.shape
+        return (
+            _shelf.packed(weights, how, pack, self.plan.kernel.module.same)
+            if self.plan.infers
+            else pack()
+        )
 
     def result(self, wanted: frozenset[str] | None) -> Result:
         self._section(BEFORE)

@@ -6,8 +6,8 @@ it runs over the units of the operand. Few rows take two panels at once: a sum w
 the one before it, and only many sums side by side keep the machine busy. So do all rows where there
 are registers for it.
 
-Tiles are written as functions of LLVM that take addresses: a call of one costs some nanoseconds, and
-one with Numba's arrays a hundred.
+Tiles are written as functions of LLVM that take addresses: a call of one costs some nanoseconds,
+and one with Numba's arrays a hundred.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class _Tile:
 
 
 def _function(module: Any, name: str, number: Any, arguments: str, write: Any) -> Any:
-    """A function of a module's own: `a` stands for an address of numbers, `w` for a whole number."""
+    """A function of a module's own: `a` stands for an address of numbers, `w` for a number."""
     name = f"unrolled_{name}"
     if name in module.globals:
         return module.globals[name]
@@ -326,9 +326,7 @@ def _write_panels(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         "awawawwww",
         lambda *given: _Panels(vector, *given),
     )
-    builder.call(
-        function, (operand, steps[0], packed, steps[1], out, steps[2], left, rows, panels)
-    )
+    builder.call(function, (operand, steps[0], packed, steps[1], out, steps[2], left, rows, panels))
     return context.get_dummy_value()
 
 

@@ -28,9 +28,12 @@ NEXT, PARTS, SHARES, INSIDE, MET, REVERSE, CUTS, _, ARRAYS = range(9)
 
 _CLOSED = 1 << 32  # added to NEXT when the door is closed
 _PATIENCE = 1_000  # pauses for others to come: some 20 µs, which is what waking a thread takes
-_SPINS = 5_000  # pauses before a waiting thread lets another one have the core
-_yield = types.ExternalFunction(
-    "SwitchToThread" if os.name == "nt" else "sched_yield", types.int32()
+_SPINS = 5_000  # pauses before a waiting thread sleeps
+_NAP = 20 if os.name == "posix" else 1  # microseconds, or milliseconds
+_sleep = types.ExternalFunction(
+    *("usleep", types.int32(types.uint32))
+    if os.name == "posix"
+    else ("Sleep", types.void(types.uint32))
 )
 
 
@@ -91,8 +94,10 @@ def _wait(table, slot, number):  # type: ignore[no-untyped-def]
         spins += 1
         if spins < _SPINS:
             _pause()
-        else:  # there may be fewer cores than threads
-            _yield()
+        else:
+            # There may be fewer cores than threads, or two threads on one core. Those would stay
+            # there for long if they took turns; one that has slept wakes up on an idle core.
+            _sleep(_NAP)
 
 
 @njit

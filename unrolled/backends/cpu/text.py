@@ -57,6 +57,7 @@ _OFFERED = {
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
     "packing": ("fill",),
     "products": ("height", "multiply", "multiply_group"),
+    "shelf": ("unchanged",),
     "team": (
         *("array_at", "groups_of", "join", "matrix_at", "meet", "next_part", "table_at"),
         *("units_of", "vector_at"),
@@ -565,11 +566,12 @@ class FunctionText:
         return ("    " * depth + line for line in lines)
 
 
-# The matrix of a product in the loop is packed by this function of the kernel's own file, so that
-# its machine code is cached with the kernel's.
+# The matrix of a product in the loop is packed and compared by functions of the kernel's own file,
+# so that their machine code is cached with the kernel's.
 PACK = (
     *("", "", "@njit(**OPTIONS)", "def pack(weights, blocks, vectors, packed):"),
     "    fill(weights, blocks, vectors, packed)",
+    *("", "", "@njit(**OPTIONS)", "def same(a, b):", "    return unchanged(a, b)"),
 )
 
 

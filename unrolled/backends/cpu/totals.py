@@ -8,6 +8,7 @@ import numpy as np
 
 from ..blocks import stretches
 from ..steps import Array
+from . import memory
 
 
 class Totals:
@@ -28,7 +29,7 @@ class Totals:
         dtype: np.dtype[Any],
     ) -> None:
         self._families = {
-            family: np.empty(shape, dtype)
+            family: memory.empty(shape, dtype)
             for family, shape in shapes.items()
             if wanted is None or family in wanted
         }
@@ -48,7 +49,7 @@ class Totals:
             yield self._families[family][rows]
         else:
             shape = sum(rows.stop - rows.start for _, rows in parts), *self._shapes[family][1:]
-            summand = np.empty(shape, self._dtype)
+            summand = memory.empty(shape, self._dtype)
             yield summand
             self._add(blocks, summand)
         self._open.difference_update(blocks)

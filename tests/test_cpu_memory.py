@@ -1,0 +1,137 @@
+"""Memory of kernels: where arrays begin, what is used again, and when packed weights are."""
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+
+import unrolled.nn
+from unrolled.backends.cpu import memory, plan, shelf
+
+F4 = np.dtype("float32")
+LARGE = (512, 1024)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (3, 5), LARGE])
+def test_arrays_begin_with_a_line_of_the_cache(shape):
+    for dtype in (F4, np.dtype("float64")):
+        array = memory.empty(shape, dtype)
+        assert (array.shape, array.dtype) == (shape, dtype)
+        assert not array.size or array.__array_interface__["data"][0] % 64 == 0
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+    given = np.ones((3, 5))
+    np.testing.assert_array_equal(memory.copied(given, F4), given)
+
+
+def test_memory_is_used_again_when_the_last_array_on_it_is_gone(monkeypatch):
+    monkeypatch.setattr(memory, "_left", {})
+    array = memory.empty(LARGE, F4)
+    place = array.__array_interface__["data"][0]
+    view = array[10:]
+    view[:] = 7
+    del array
+    gc.collect()
+    other = memory.empty(LARGE, F4)
+    assert other.__array_interface__["data"][0] != place
+    assert (view == 7).all()
+    del view
+    gc.collect()
+    assert memory.empty(LARGE, F4).__array_interface__["data"][0] == place
+
+
+def test_only_so_much_memory_is_kept(monkeypatch):
+    monkeypatch.setattr(memory, "_left", {})
+    monkeypatch.setattr(memory, "LIMIT", 5 << 20)
+    arrays = [memory.empty(LARGE, F4) for _ in range(4)]  # 2 MB each
+    del arrays
+    gc.collect()
+    assert sum(memory._sizes()) <= 5 << 20
+
+
+@pytest.fixture
+def packings(monkeypatch):
+    """How often weights have been packed."""
+    monkeypatch.setattr(plan, "_shelf", shelf.Shelf())
+    counted = []
+    packed = shelf.Shelf.packed
+
+    def count(self, weights, how, pack, unchanged):
+        return packed(self, weights, how, lambda: (counted.append(how), pack())[1], unchanged)
+
+    monkeypatch.setattr(shelf.Shelf, "packed", count)
+    return counted
+
+
+@torch.no_grad()
+def change_in_place(layer):
+    layer.weight_hh_l0[3, 1] += 1
+
+
+def change_data(layer):
+    layer.weight_hh_l0.data[0, 0] += 1
+
+
+def change_sign_of_zero(layer):
+    layer.weight_hh_l0.data[5, 5] = -0.0
+
+
+def load_others(layer):
+    other = unrolled.nn.LSTM(11, 70)
+    layer.load_state_dict(other.state_dict())
+
+
+def change_through_numpy(layer):
+    layer.weight_hh_l0.detach().numpy()[-1, -1] = 2
+
+
+def take_a_step(layer):
+    layer(torch.randn(50, 2, 11))[0].sum().backward()
+    torch.optim.SGD(layer.parameters(), lr=0.1).step()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change_in_place, change_data, change_sign_of_zero, load_others, change_through_numpy,
+     take_a_step],
+)  # fmt: skip
+def test_packed_weights_are_used_again_until_they_change(packings, change):
+    layer = unrolled.nn.LSTM(11, 70)
+    layer.weight_hh_l0.data[5, 5] = 0.0
+    x = torch.randn(400, 2, 11)
+
+    def run():
+        with torch.no_grad():
+            return layer(x)[0]
+
+    first = run()
+    before = len(packings)
+    assert before == 1
+    torch.testing.assert_close(run(), first, rtol=0, atol=0)
+    assert len(packings) == before
+    change(layer)
+    found = run()
+    assert len(packings) == before + 1
+    expected = layer.double()(x.double())[0].float()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_of_one_shape_keep_their_weights_apart(packings):
+    layers = [unrolled.nn.GRU(5, 40) for _ in range(3)]
+    x = torch.randn(600, 2, 5)
+    with torch.no_grad():
+        first = [layer(x)[0] for layer in layers]
+        again = [layer(x)[0] for layer in layers]
+    assert len(packings) == 3
+    for one, other in zip(first, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_the_shelf_keeps_only_so_much(monkeypatch):
+    monkeypatch.setattr(shelf, "LIMIT", 1 << 16)
+    kept = shelf.Shelf()
+    for _ in range(9):
+        weights = np.zeros((64, 64), F4)
+        kept.packed(weights, (), weights.copy, shelf.unchanged)
+    assert kept._size() <= 1 << 16
