@@ -20,6 +20,7 @@ PACKAGE = Path(unrolled.__file__).parent
 # from itself and from rooms above it in this list, and from outside what stands beside it.
 ROOMS = {
     "errors": set(),
+    "threads": set(),
     "functions": {"numpy"},
     "language": set(),
     "program": set(),

@@ -97,18 +97,6 @@ def test_a_sequence_without_steps_hands_the_states_on():
     np.testing.assert_array_equal(found["dc_0"], case.dstates[1])
 
 
-@pytest.fixture(params=["our own", "OpenMP's"])
-def threads_for_any_work(request, monkeypatch):
-    monkeypatch.setattr(plan, "THREAD_WORK", 1)
-    monkeypatch.setattr(plan, "SHARED_WORK", 0)
-    if request.param == "our own":
-        monkeypatch.setattr(threads, "find_team", lambda: None)
-    else:
-        pytest.importorskip("torch")  # brings a runtime on every system that is tested
-        if threads.find_team() is None:
-            pytest.skip("this process has no OpenMP runtime")
-
-
 @pytest.mark.usefixtures("threads_for_any_work")
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_the_same_threads_give_the_same_bits(batch):

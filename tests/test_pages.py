@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 import unrolled
+from unrolled import cells
+from unrolled.cli.show import _kernels
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,3 +78,14 @@ def test_the_extras_that_it_names_are_there():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {extra for found in re.findall(r"\.\[([\w,]+)\]", README) for extra in found.split(",")}
     assert named == set(project["optional-dependencies"])
+
+
+def test_the_tour_of_the_kernel_quotes_the_kernel():
+    """What `unrolled show lstm --kernel cpu` prints, line by line as the page shows it."""
+    shown = dict(zip(("inference", "training", "backward"), _kernels(cells.lstm), strict=True))
+    page = (ROOT / "docs" / "kernel.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"<!-- (\w+) -->\n```\w+\n(.*?)```", page, re.DOTALL)
+    assert len(quoted) == len(re.findall(r"```\w+\n", page))
+    for kernel, text in quoted:
+        assert text in shown[kernel][1], text
+    assert "kept" not in shown["inference"][1]  # as the page says

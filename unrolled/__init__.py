@@ -20,6 +20,7 @@ from .functions import (
     tanh,
     where,
 )
+from .threads import num_threads, set_num_threads
 from .transforms import candidate_dropout, clipped, layer_norm, recurrent_dropout, zoneout
 
 __version__ = "0.1.0"
@@ -45,8 +46,10 @@ __all__ = [
     "maximum",
     "mean",
     "minimum",
+    "num_threads",
     "recurrent_dropout",
     "relu",
+    "set_num_threads",
     "sigmoid",
     "softplus",
     "sqrt",

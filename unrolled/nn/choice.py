@@ -1,5 +1,6 @@
 """Which backend runs a layer, and saying so where it is not a fast one."""
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +12,7 @@ from ..backends import cpu, reference
 from ..backends.steps import Array, Result, Steps
 from ..errors import BackendError, InputError
 from ..program import Program
+from ..threads import num_threads
 
 EAGER = "eager"
 BACKENDS = ("auto", "cpu", EAGER, "reference")
@@ -105,7 +107,7 @@ def run_kernels(
         return reference.run(program, sizes, inputs, states, parameters, steps, reverse)
     return cpu.run(
         program, sizes, inputs, states, parameters, steps, reverse, matmul=_multiply,
-        threads=torch.get_num_threads(), wanted=wanted,
+        threads=num_threads() or torch.get_num_threads(), wanted=wanted,
     )  # fmt: skip
 
 
@@ -155,3 +157,15 @@ def _say(reason: str) -> None:
         f"backend), which is slow: {reason}. Its kernels serve float32 and float64 on the CPU.",
         stacklevel=2,
     )
+
+
+def _leave_the_team() -> None:
+    """A forked process waits for ever for its parent's OpenMP threads, in torch's operations too.
+
+    So torch computes on one thread there, as it does in the workers of its own `DataLoader`.
+    """
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_the_team)

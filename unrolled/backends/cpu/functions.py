@@ -3,7 +3,8 @@
 Each is a few formulas on a `Value`. An exponential is `e^x = 2^n e^r` with n whole and
 `|r| <= ln 2 / 2` (Cody & Waite 1980) and Taylor's series for `e^r`; a logarithm is the series of
 the inverse hyperbolic tangent. The errors stated are the largest found against extended precision,
-in units in the last place (ulp) of the exact result, where the machine has fused multiply-add.
+in units in the last place (ulp) of the exact result; they hold for vectors of every width, and with
+or without fused multiply-add.
 """
 
 from __future__ import annotations

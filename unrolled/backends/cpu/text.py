@@ -337,16 +337,21 @@ class FunctionText:
                 operand = layout.slabs[self._operand(product)]
                 if operand.steps or operand.name in layout.states.values():
                     continue  # of each step its own rows; states change places
-                made = [
-                    where
-                    for where, stage in enumerate(stages)
-                    for value in operand.values
-                    if value in {i.name for i in stage.instructions}
-                    or any(value in p.results for p in stage.products)
-                ]
-                if any(all(where < met <= number for met in meetings) for where in made):
+                written = list(self._written_in_loop(operand.values))
+                if any(all(where < met <= number for met in meetings) for where in written):
                     return True
         return False
+
+    def _written_in_loop(self, values: tuple[str, ...]) -> Iterator[int]:
+        """The stages of the loop that compute one of these values, or copy it to where it lies."""
+        for (section, number), segments in self.layout.segments.items():
+            for segment in segments if section == LOOP else ():
+                made = {i.name for i in segment.instructions} | {*segment.copies, *segment.numbers}
+                if not made.isdisjoint(values):
+                    yield number
+        for number, stage in enumerate(self.layout.sections[LOOP]):
+            if any(not set(product.results).isdisjoint(values) for product in stage.products):
+                yield number
 
     def _product(self, product: Product) -> Iterator[str]:
         operand, result = self._operand(product), self._array(self.layout.results[product])

@@ -50,7 +50,8 @@ def run_together(function: int, table: int, threads: int) -> None:
     waiting: list[Future[Any]] = [_threads().submit(call, table) for _ in range(threads - 1)]
     call(table)
     for one in waiting:
-        one.result()
+        if not one.cancel():  # who has not begun by now is not needed any more
+            one.result()
 
 
 @cache

@@ -1,0 +1,286 @@
+"""Kernels on several threads: the same numbers for any team, and no waiting for who never comes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from own_cells import OWN_CELLS
+from passes import Case, assert_close
+
+import unrolled
+from unrolled import Cell, cells
+from unrolled.backends import cpu, reference
+from unrolled.backends.steps import Steps
+
+CELLS = {
+    "gru_original": cells.gru_original,  # two stages forward, three back
+    "projected_lstm": cells.projected_lstm,  # a product that makes a state whole
+    "two_sizes": OWN_CELLS["two_sizes"],  # three operands, two of them of another size
+    "stages": OWN_CELLS["stages"],
+    # one product a step, which still reads what the next step makes before it
+    "reset_first": Cell.parse(
+        """def reset_first(x, h_prev, *, P, W, U):
+            s = sigmoid(P.s * h_prev)
+            h = tanh(W.h @ x + U.h @ (s * h_prev))
+            return h"""
+    ),
+    "layer_norm": unrolled.layer_norm(cells.lstm),  # sums over units, which threads do not share
+}
+QUICK = {"gru_original", "projected_lstm", "reset_first"}
+FEW = Steps(np.array([2, 2, 2, 1, 1]), 3)  # early and late rows, and one without a step
+MANY = Steps(np.array([17, 17, 9, 9, 4, 1, 1]), 17)
+
+
+@pytest.mark.usefixtures("threads_for_any_work")
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, cell in CELLS.items()
+    ],
+)
+def test_any_number_of_threads_equals_the_reference(cell):
+    for steps in (FEW, MANY):
+        for hidden_size in (1, 7, 17, 33, 65):
+            case = Case.draw(cell, steps, 5, hidden_size)
+            for reverse in (False, True):
+                expected = case.both_passes(reference.run, reverse=reverse)
+                for count in (1, 2, 3, 5):
+                    found = case.both_passes(cpu.run, reverse=reverse, threads=count)
+                    assert_close(found, expected, 1e-11)
+
+
+@pytest.mark.usefixtures("threads_for_any_work")
+@pytest.mark.parametrize("steps", [FEW, MANY], ids=["few rows", "many rows"])
+@pytest.mark.parametrize("name", ["gru_original", "reset_first"])
+def test_the_same_bits_whatever_else_the_machine_does(name, steps):
+    case = Case.draw(CELLS[name], steps, 5, 70)
+    first = case.both_passes(cpu.run, "float32", threads=3)
+    done = threading.Event()
+
+    def load():
+        matrix = np.ones((200, 200))
+        while not done.is_set():
+            matrix = matrix @ matrix * 0.005
+
+    others = [threading.Thread(target=load) for _ in range(3)]
+    for other in others:
+        other.start()
+    try:
+        for _ in range(20):
+            found = case.both_passes(cpu.run, "float32", threads=3)
+            for name, array in found.items():
+                np.testing.assert_array_equal(array, first[name], err_msg=name)
+    finally:
+        done.set()
+        for other in others:
+            other.join()
+
+
+SETTINGS = {"2": 2, "8": 8, "": None}
+
+
+def test_a_number_of_threads_can_be_set(monkeypatch):
+    monkeypatch.delenv("UNROLLED_THREADS", raising=False)
+    assert unrolled.num_threads() is None
+    for text, count in SETTINGS.items():
+        monkeypatch.setenv("UNROLLED_THREADS", text)
+        assert unrolled.num_threads() == count
+    unrolled.set_num_threads(3)
+    try:
+        assert unrolled.num_threads() == 3  # whatever the environment says
+    finally:
+        unrolled.set_num_threads(None)
+    assert unrolled.num_threads() is None
+
+
+@pytest.mark.parametrize("count", [0, -2, 1.5, True, "2"])
+def test_what_is_no_number_of_threads_is_refused(count, monkeypatch):
+    with pytest.raises(unrolled.InputError, match=r"a whole number from 1 on; found"):
+        unrolled.set_num_threads(count)
+    if isinstance(count, str):
+        return
+    monkeypatch.setenv("UNROLLED_THREADS", str(count))
+    with pytest.raises(unrolled.InputError, match="UNROLLED_THREADS is a whole number from 1 on"):
+        unrolled.num_threads()
+
+
+def test_layers_honour_torchs_number_of_threads_and_ours(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from unrolled import nn
+    from unrolled.nn import choice
+
+    asked = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    monkeypatch.setattr(
+        choice.cpu,
+        "run",
+        lambda *arguments, threads, **rest: (
+            asked.append(threads)
+            or cpu.kernel_for(arguments[0], np.dtype("float32")).run(
+                *arguments[1:], threads=1, **rest
+            )
+        ),
+    )
+    layer, x = nn.GRU(3, 4), torch.ones(2, 1, 3)
+    layer(x)[0].sum().backward()
+    unrolled.set_num_threads(3)
+    try:
+        layer(x)[0].sum().backward()
+    finally:
+        unrolled.set_num_threads(None)
+    assert asked == [5, 5, 3, 3]
+
+
+def test_torch_keeps_its_denormal_numbers():
+    """A team's threads are torch's, too: a kernel puts the mode of each back."""
+    torch = pytest.importorskip("torch")
+    in_time(
+        """
+    torch.set_num_threads(2)
+    for _ in range(3):
+        passes(*cases[1])
+    tiny = torch.full((1_000_000,), 1e-40)
+    assert int((tiny * 0.5).count_nonzero()) == len(tiny)
+        """,
+        our_own=False,
+    )
+    assert torch.full((1,), 1e-40).mul(0.5) > 0
+
+
+# Each in a process of its own, which can be ended if it waits for ever.
+
+SECONDS = 300
+BEGINNING = """
+    import os, threading
+    import torch
+    from unrolled import cells, nn
+    from unrolled.backends.cpu import plan, threads
+    plan.THREAD_WORK, plan.SHARED_WORK = 1, 0  # the least work is spread over threads
+    if {our_own}:
+        threads.find_team = lambda: None
+    else:
+        assert threads.find_team() is not None
+
+    def passes(layer, x, lengths=None):
+        x = x.clone().requires_grad_()
+        given = [x, *layer.parameters()]
+        y, _ = layer(x, lengths=lengths)
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), given)]
+
+    def check(found, expected):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+    torch.manual_seed(0)
+    layers = [
+        nn.LSTM(5, 33, bidirectional=True), nn.Recurrent(cells.gru_original, 5, 40),
+    ]
+    given = [
+        (torch.randn(20, 1, 5), None), (torch.randn(20, 16, 5), None),
+        (torch.randn(20, 2, 5), torch.tensor([20, 7])),
+        (torch.randn(20, 16, 5), torch.arange(16)),
+    ]
+    cases = [(layer, x, lengths) for layer in layers for x, lengths in given]
+    torch.set_num_threads(1)
+    expected = [passes(*case) for case in cases]
+"""
+MORE_THREADS_THAN_CORES = """
+    for count in (2, 3, 8, 2 * os.cpu_count() + 1):
+        torch.set_num_threads(count)
+        for case, right in zip(cases, expected, strict=True):
+            check(passes(*case), right)
+"""
+SEVERAL_USERS = """
+    wrong = []
+
+    def use(number):
+        torch.set_num_threads(2 + number % 2)  # each of these threads has a number of its own
+        try:
+            for _ in range(3):
+                for case, right in zip(cases, expected, strict=True):
+                    check(passes(*case), right)
+        except BaseException as error:
+            wrong.append(error)
+
+    users = [threading.Thread(target=use, args=(number,)) for number in range(4)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    if wrong:
+        raise wrong[0]
+"""
+FORKED = """
+    torch.set_num_threads(2)
+    large = torch.ones(600, 600)
+    large @ large  # torch's own team is at work, too
+    for case, right in zip(cases, expected, strict=True):
+        check(passes(*case), right)
+    layer, x = nn.LSTM(64, 128), torch.randn(30, 32, 64)  # large products are torch's
+    right = passes(layer, x)
+    child = os.fork()
+    if child == 0:
+        try:
+            for count in (1, 3):
+                os.environ["UNROLLED_THREADS"] = str(count)
+                for case, wanted in zip(cases, expected, strict=True):
+                    check(passes(*case), wanted)
+                check(passes(layer, x), right)
+            large @ large
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def in_time(code, our_own):
+    """Run Python code in a process of its own, which must not take for ever."""
+    text = textwrap.dedent(BEGINNING.format(our_own=our_own) + code)
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", text],
+        env={**environment, "PYTHONPATH": str(Path(unrolled.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)  # its children, too
+        process.communicate()
+        pytest.fail(f"after {SECONDS} seconds a thread still waits for one that never comes.")
+    assert process.returncode == 0, output
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="sessions and forks are POSIX's")
+
+
+@posix
+@pytest.mark.parametrize("our_own", [True, False], ids=["our own", "OpenMP's"])
+def test_more_threads_than_cores(our_own):
+    pytest.importorskip("torch")
+    in_time(MORE_THREADS_THAN_CORES, our_own)
+
+
+@posix
+@pytest.mark.parametrize("our_own", [True, False], ids=["our own", "OpenMP's"])
+def test_several_users_at_once(our_own):
+    pytest.importorskip("torch")
+    in_time(SEVERAL_USERS, our_own)
+
+
+@posix
+@pytest.mark.parametrize("our_own", [True, False], ids=["our own", "OpenMP's"])
+def test_a_forked_process_runs_layers(our_own):
+    pytest.importorskip("torch")
+    in_time(FORKED, our_own)

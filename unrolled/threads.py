@@ -1,0 +1,43 @@
+"""How many threads kernels share their work out to."""
+
+import os
+
+from .errors import InputError
+
+VARIABLE = "UNROLLED_THREADS"
+
+_chosen: int | None = None
+
+
+def set_num_threads(count: int | None) -> None:
+    """Let the kernels of `unrolled.nn` run on this many threads, whatever torch does.
+
+    The large products before and behind the loop over time are torch's, and run on torch's threads.
+
+    Args:
+        count: threads, 1 or more. None, the default: as many as the environment variable
+            `UNROLLED_THREADS` says or, where it is not set, `torch.get_num_threads()`.
+
+    Raises:
+        InputError: if it is not a whole number from 1 on.
+    """
+    global _chosen
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise InputError(f"a number of threads is a whole number from 1 on; found {count!r}.")
+    _chosen = count
+
+
+def num_threads() -> int | None:
+    """How many threads were asked for, by `set_num_threads` or the environment; None if nobody did.
+
+    Raises:
+        InputError: if the environment variable holds no whole number from 1 on.
+    """
+    if _chosen is not None:
+        return _chosen
+    text = os.environ.get(VARIABLE)
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"{VARIABLE} is a whole number from 1 on; found {text!r}.")
+    return int(text)
