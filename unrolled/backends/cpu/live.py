@@ -75,7 +75,7 @@ class LiveText(FunctionText):
         yield "    mode = flush_denormals()"
         for state, given in zip(self.layout.states.values(), self.given, strict=True):
             yield f"    {state}[:] = {given}"
-        yield from self._indented(1, self._ranges())
+        yield from self._indented(1, self.shared)
         yield from self._indented(1, self.loop)
         yield "    restore_mode(mode)"
 

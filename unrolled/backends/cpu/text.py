@@ -125,6 +125,7 @@ class FunctionText:
         self.group: str | None = None  # the size of the vectors of the fused stage being written
         self.body = list(self._loop_stages() if run is None else self._run(run))
         self.loop = list(self._loop())
+        self.shared = list(self._ranges())
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -142,7 +143,7 @@ class FunctionText:
             )
         yield "):"
         yield "    mode = flush_denormals()"
-        yield from self._indented(1, self._ranges())
+        yield from self._indented(1, self.shared)
         yield from self._indented(1, self.loop)
         yield "    restore_mode(mode)"
 
