@@ -189,7 +189,10 @@ def test_opcheck(rows: str, keep: bool) -> None:
     arguments = (x, states, families, counts, resets, noise, anew, keep)
     about = (direction.text, list(direction.numbers), True, "auto", False, False)
     torch.library.opcheck(torch.ops.unrolled.forward, (*arguments, *about))
-    y, *last, kept = direction_module.forward(direction, *arguments[:-1], keep=True)
+    given = direction_module.Given(states, families, noise, anew)
+    ((y, *last, kept),) = direction_module.forward(
+        [direction], x, [given], counts, resets, keep=True
+    )
     families = [family.detach() for family in families]
     for wanted in ((True, True), (False, False), (False, True)):
         torch.library.opcheck(

@@ -15,6 +15,7 @@ from passes import Case, assert_close
 import unrolled
 from unrolled import Cell, cells
 from unrolled.backends import cpu, reference
+from unrolled.backends.cpu import plan, threads as team
 from unrolled.backends.steps import Steps
 
 CELLS = {
@@ -82,6 +83,49 @@ def test_the_same_bits_whatever_else_the_machine_does(name, steps):
             other.join()
 
 
+def forwards(cell, steps, hidden_size):
+    """Both directions of a layer: what `cpu.run` takes for each, with numbers of their own."""
+    cases = [Case.draw(cell, steps, 5, hidden_size, seed) for seed in (1, 2)]
+    for case, reverse in zip(cases, (False, True), strict=True):
+        yield case.sizes, cpu.Pass([case.x], case.states, case.parameters, reverse)
+
+
+@pytest.mark.usefixtures("threads_for_any_work")
+@pytest.mark.parametrize("steps", [FEW, MANY], ids=["few rows", "many rows"])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_both_directions_at_once_equal_one_after_the_other(steps, count):
+    cell = cells.gru_original
+    (sizes, first), (_, second) = forwards(cell, steps, 40)
+    kernel = cpu.kernel_for(cell.forward, np.dtype("float64"))
+    together = kernel.run_together(sizes, [first, second], steps, threads=count)
+    for one, found in zip((first, second), together, strict=True):
+        expected = reference.run(cell.forward, sizes, *one[:3], steps, one.reverse)
+        for array, right in zip(
+            (*found.outputs, *found.states), (*expected.outputs, *expected.states), strict=True
+        ):
+            np.testing.assert_allclose(array, right, rtol=1e-11, atol=1e-11)
+
+
+def test_both_directions_are_one_parallel_region(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from unrolled import nn
+
+    tables = []
+
+    def counted(function, table, asked):
+        tables.append(table)
+        team.run_together(function, table, asked)
+
+    monkeypatch.setattr(plan, "THREAD_WORK", 1)
+    monkeypatch.setattr(plan, "run_together", counted)
+    layer = nn.LSTM(5, 8, bidirectional=True)
+    x, lengths = torch.randn(4, 3, 5), torch.tensor([4, 3, 1])
+    y, _ = layer(x, lengths=lengths)
+    assert len(tables) == 1
+    y.sum().backward()
+    assert len(tables) == 2
+
+
 SETTINGS = {"2": 2, "8": 8, "": None}
 
 
@@ -113,25 +157,21 @@ def test_what_is_no_number_of_threads_is_refused(count, monkeypatch):
 def test_layers_honour_torchs_number_of_threads_and_ours(monkeypatch):
     torch = pytest.importorskip("torch")
     from unrolled import nn
-    from unrolled.nn import choice
 
     asked = []
+    run = cpu.Kernel.run_together
+
+    def noted(kernel, *arguments, threads, **rest):
+        asked.append(threads)
+        return run(kernel, *arguments, threads=threads, **rest)
+
+    monkeypatch.setattr(cpu.Kernel, "run_together", noted)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-    monkeypatch.setattr(
-        choice.cpu,
-        "run",
-        lambda *arguments, threads, **rest: (
-            asked.append(threads)
-            or cpu.kernel_for(arguments[0], np.dtype("float32")).run(
-                *arguments[1:], threads=1, **rest
-            )
-        ),
-    )
-    layer, x = nn.GRU(3, 4), torch.ones(2, 1, 3)
-    layer(x)[0].sum().backward()
+    layer, x, lengths = nn.GRU(3, 4), torch.ones(3, 2, 3), torch.tensor([3, 1])
+    layer(x, lengths=lengths)[0].sum().backward()
     unrolled.set_num_threads(3)
     try:
-        layer(x)[0].sum().backward()
+        layer(x, lengths=lengths)[0].sum().backward()
     finally:
         unrolled.set_num_threads(None)
     assert asked == [5, 5, 3, 3]

@@ -95,18 +95,21 @@ def run_kernels(
     backend: str,
     program: Program,
     sizes: Mapping[str, int],
-    inputs: Sequence[Array],
-    states: Sequence[Array],
-    parameters: Mapping[str, Array],
+    passes: Sequence[cpu.Pass],
     steps: Steps,
-    reverse: bool,
     wanted: frozenset[str] | None,
-) -> Result:
-    """Run a program on the CPU by the reference, where that is named, or else by the kernels."""
+) -> list[Result]:
+    """Run passes of a program on the CPU, by the reference, if that is named, or by the kernels."""
     if backend == "reference":
-        return reference.run(program, sizes, inputs, states, parameters, steps, reverse)
-    return cpu.run(
-        program, sizes, inputs, states, parameters, steps, reverse, matmul=_multiply,
+        return [
+            reference.run(
+                program, sizes, one.inputs, one.states, one.parameters, steps, one.reverse
+            )
+            for one in passes
+        ]
+    kernel = cpu.kernel_for(program, passes[0].inputs[0].dtype)
+    return kernel.run_together(
+        sizes, passes, steps, matmul=_multiply,
         threads=num_threads() or torch.get_num_threads(), wanted=wanted,
     )  # fmt: skip
 

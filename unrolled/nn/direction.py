@@ -1,4 +1,4 @@
-"""One direction of one layer: what its two passes need, and the passes on CPU tensors."""
+"""The directions of one layer: what their two passes need, and the passes on CPU tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..backends import eager
+from ..backends.cpu import Pass
 from ..backends.steps import Result, Steps
 from ..cell import Cell
 from ..derivative import differentiate, kept_values
@@ -137,101 +138,122 @@ def _programs(
     )
 
 
-def forward(
-    direction: Direction,
-    x: Tensor,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    counts: Tensor | None,
-    resets: Tensor | None,
-    noise: Tensor | None,
-    anew: Sequence[Tensor],
-    keep: bool,
-) -> list[Tensor]:
-    """Run forward on CPU tensors.
+@dataclass(frozen=True)
+class Given:
+    """What one direction of a layer is given beside its input.
 
-    Args:
-        direction: what to run.
-        x: (T, B, I), or (rows of all steps, I) of a packed sequence.
+    Attributes:
         states: the initial states, each (B, size).
         parameters: the stacked families.
+        noise: the cell's random values side by side, shaped as the input; None if it has none.
+        anew: the states (size,) that rows start anew with; none: zeros.
+    """
+
+    states: Sequence[Tensor]
+    parameters: Sequence[Tensor]
+    noise: Tensor | None = None
+    anew: Sequence[Tensor] = ()
+
+
+def forward(
+    directions: Sequence[Direction],
+    x: Tensor,
+    given: Sequence[Given],
+    counts: Tensor | None,
+    resets: Tensor | None,
+    keep: bool,
+) -> list[list[Tensor]]:
+    """Run the directions of a layer forward on CPU tensors, all at once.
+
+    Args:
+        directions: what to run.
+        x: (T, B, I), or (rows of all steps, I) of a packed sequence.
+        given: what each direction is given beside it.
         counts: of a packed sequence (T,), how many rows take part at each step; of a padded one
             (B,), how many steps of each row count; int64. None: all.
         resets: (T, B) the rows of a padded sequence that start anew before each step, bool; none if
             None.
-        noise: the cell's random values side by side, shaped as `x`; None if it has none.
-        anew: the states (size,) that they then start with; none: zeros.
         keep: whether `backward` will follow.
 
     Returns:
-        The emitted states at every step, the last states and, with `keep`, what `backward` needs:
-        its rows are those that take part.
+        For each direction the emitted states at every step, the last states and, with `keep`, what
+        `backward` needs: its rows are those that take part.
     """
-    program = direction.training if keep else direction.inference
-    rows = rows_of(x, states[0], counts, resets, direction.reverse)
-    initial = rows.entered(states, anew)
-    given = _given(rows, x, noise)
-    result = _run(direction, program, given, initial, parameters, rows.steps)
-    found = [torch.from_numpy(output) for output in result.outputs]
-    count = len(direction.emitted)
-    last = rows.left([torch.from_numpy(state) for state in result.states])
-    return [*map(rows.padded, found[:count]), *last, *found[count:]]
+    first = directions[0]
+    rows = [rows_of(x, given[0].states[0], counts, resets, one.reverse) for one in directions]
+    results = _run(
+        directions,
+        first.training if keep else first.inference,
+        [_inputs(r, x, one.noise) for r, one in zip(rows, given, strict=True)],
+        [r.entered(one.states, one.anew) for r, one in zip(rows, given, strict=True)],
+        given,
+        rows[0].steps,
+    )
+    count, outputs = len(first.emitted), []
+    for r, result in zip(rows, results, strict=True):
+        found = [torch.from_numpy(output) for output in result.outputs]
+        last = r.left([torch.from_numpy(state) for state in result.states])
+        outputs.append([*map(r.padded, found[:count]), *last, *found[count:]])
+    return outputs
 
 
 def backward(
-    direction: Direction,
+    directions: Sequence[Direction],
     x: Tensor,
-    kept: Tensor,
-    demitted: Sequence[Tensor],
-    dlast: Sequence[Tensor],
-    parameters: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    gradients: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]],
+    given: Sequence[Given],
     counts: Tensor | None,
     resets: Tensor | None,
-    noise: Tensor | None,
     gradient_of_input: bool,
     gradient_of_parameters: bool,
-) -> list[Tensor]:
-    """Run backward on CPU tensors.
+) -> list[list[Tensor]]:
+    """Run the directions of a layer backward on CPU tensors, all at once.
 
     Args:
-        direction: what to run.
+        directions: what to run.
         x: the input, as `forward` took it.
-        kept: what `forward` kept; rows beyond those that take part are not read.
-        demitted: the gradients of the emitted states at every step.
-        dlast: the gradients of the last states.
-        parameters: the stacked families.
+        kept: what `forward` kept of each direction; rows beyond those that take part are not read.
+        gradients: for each direction those of the emitted states at every step, and those of the
+            last states.
+        given: as `forward` took it.
         counts: as `forward` took it.
         resets: as `forward` took it.
-        noise: as `forward` took it.
         gradient_of_input: whether dx is wanted.
         gradient_of_parameters: whether the gradients of the families are wanted.
 
     Returns:
-        The gradients of the initial states, of the states that rows start anew with, then those
-        wanted: dx, then each family's.
+        For each direction the gradients of the initial states, of the states that rows start anew
+        with, then those wanted: dx, then each family's.
     """
-    wanted = direction.families if gradient_of_parameters else ()
+    first = directions[0]
+    wanted = first.families if gradient_of_parameters else ()
     if gradient_of_input:
-        wanted = (*wanted, *direction.adjoint.outputs[0])
-    rows = rows_of(x, dlast[0], counts, resets, direction.reverse)
-    kept = kept.flatten(0, -2)[: rows.steps.rows]
-    # The gradients of all emitted states are one group of inputs, side by side.
-    given = [rows.packed(gradient) for gradient in demitted]
-    result = _run(
-        direction,
-        direction.adjoint,
-        [*_given(rows, x, noise), kept, given[0] if len(given) == 1 else torch.cat(given, 1)],
-        rows.left_backward(dlast),
-        parameters,
-        rows.steps,
+        wanted = (*wanted, *first.adjoint.outputs[0])
+    rows = [rows_of(x, gradients[0][1][0], counts, resets, one.reverse) for one in directions]
+    inputs = []
+    for r, one, saved, (demitted, _) in zip(rows, given, kept, gradients, strict=True):
+        # The gradients of all emitted states are one group of inputs, side by side.
+        packed = [r.packed(gradient) for gradient in demitted]
+        together = packed[0] if len(packed) == 1 else torch.cat(packed, 1)
+        inputs.append([*_inputs(r, x, one.noise), saved.flatten(0, -2)[: r.steps.rows], together])
+    results = _run(
+        directions,
+        first.adjoint,
+        inputs,
+        [r.left_backward(dlast) for r, (_, dlast) in zip(rows, gradients, strict=True)],
+        given,
+        rows[0].steps,
         frozenset(wanted),
     )
-    initial, anew = rows.entered_backward([torch.from_numpy(state) for state in result.states])
-    found = [*initial, *anew]
-    if gradient_of_input:
-        found.append(rows.padded(torch.from_numpy(result.outputs[0])))
-    if gradient_of_parameters:
-        found += [torch.from_numpy(result.totals[family]) for family in direction.families]
+    found = []
+    for r, result in zip(rows, results, strict=True):
+        initial, anew = r.entered_backward([torch.from_numpy(state) for state in result.states])
+        found.append([*initial, *anew])
+        if gradient_of_input:
+            found[-1].append(r.padded(torch.from_numpy(result.outputs[0])))
+        if gradient_of_parameters:
+            found[-1] += [torch.from_numpy(result.totals[family]) for family in first.families]
     return found
 
 
@@ -269,35 +291,35 @@ def forward_eager(
     refuse_ragged_graph()
     rows = rows_of(x, states[0], counts, resets, direction.reverse)
     initial = rows.entered(states, anew)
-    found, last = unroll(_given(rows, x, noise), initial, rows.steps.active.tolist())
+    found, last = unroll(_inputs(rows, x, noise), initial, rows.steps.active.tolist())
     return [*map(rows.padded, found), *rows.left(last)]
 
 
-def _given(rows: Rows, x: Tensor, noise: Tensor | None) -> list[Tensor]:
+def _inputs(rows: Rows, x: Tensor, noise: Tensor | None) -> list[Tensor]:
     """What a step is given, group by group."""
     return [rows.packed(group) for group in (x, noise) if group is not None]
 
 
 def _run(
-    direction: Direction,
+    directions: Sequence[Direction],
     program: Program,
-    inputs: Sequence[Tensor],
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
+    inputs: Sequence[Sequence[Tensor]],
+    states: Sequence[Sequence[Tensor]],
+    given: Sequence[Given],
     steps: Steps,
     wanted: frozenset[str] | None = None,
-) -> Result:
-    return run_kernels(
-        direction.backend,
-        program,
-        direction.sizes,
-        [group.numpy(force=True) for group in inputs],
-        [state.numpy(force=True) for state in states],
-        {
-            family: stacked.numpy(force=True)
-            for family, stacked in zip(direction.families, parameters, strict=True)
-        },
-        steps,
-        direction.reverse,
-        wanted,
-    )
+) -> list[Result]:
+    first = directions[0]
+    passes = [
+        Pass(
+            [group.numpy(force=True) for group in groups],
+            [state.numpy(force=True) for state in initial],
+            {
+                family: stacked.numpy(force=True)
+                for family, stacked in zip(first.families, one.parameters, strict=True)
+            },
+            direction.reverse,
+        )
+        for direction, groups, initial, one in zip(directions, inputs, states, given, strict=True)
+    ]
+    return run_kernels(first.backend, program, first.sizes, passes, steps, wanted)

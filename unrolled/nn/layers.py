@@ -25,7 +25,7 @@ from .checks import (
     states_of,
 )
 from .choice import check_name
-from .direction import Direction, direction_of
+from .direction import Direction, Given, direction_of
 from .masks import Masks, draw_masks, dropped, noise_of
 from .operator import recurrence
 from .stepping import DTYPES, Stepper, stepper_of, watched
@@ -388,6 +388,7 @@ class Layers(nn.Module):
                 x = dropped(x, self.dropout, self.dropout_every, counts)
             x = x.contiguous()
             here = range(layer * directions, (layer + 1) * directions)
+            given = []
             for number in here:
                 direction, noise = running[number], None
                 if noisy:
@@ -397,18 +398,12 @@ class Layers(nn.Module):
                         else masks[number]
                     )
                     noise = noise_of(direction, drawn, x, counts)
-                found.append(
-                    recurrence(
-                        direction.with_all_states if return_all else direction,
-                        x,
-                        [parts[number] for parts in initial],
-                        self._families_used(number),
-                        counts,
-                        resets,
-                        noise,
-                        self._learned(number) or (),
-                    )
-                )
+                states = [parts[number] for parts in initial]
+                families, anew = self._families_used(number), self._learned(number) or ()
+                given.append(Given(states, families, noise, anew))
+            both = [running[number] for number in here]
+            both = [one.with_all_states for one in both] if return_all else both
+            found += recurrence(both, x, given, counts, resets)
             outputs = [found[number][0] for number in here]
             x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
         last, every = [one[emitted:] for one in found], [one[:emitted] for one in found]

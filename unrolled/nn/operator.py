@@ -1,4 +1,4 @@
-"""One direction of one layer as a torch operator, with its shapes and its derivative.
+"""The directions of a layer for autograd, and one as a torch operator with its derivative.
 
 `unrolled::forward` and `unrolled::backward` know a cell by its text, so an exported program that
 contains them loads in any process that imports `unrolled.nn`. Tensors that nothing is watching
@@ -7,70 +7,87 @@ but autograd take a shorter way to the same functions: the dispatcher costs more
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .choice import EAGER, choose, refuse_second_derivative
-from .direction import Direction, backward, direction_of, forward, forward_eager
+from .direction import Direction, Given, backward, direction_of, forward, forward_eager
 
-# Of the input, the initial states, the states that rows start anew with, the families.
-Gradients = tuple[Tensor | None, list[Any], list[Any], list[Any]]
+# Of the initial states, the states that rows start anew with, the families.
+Gradients = tuple[list[Any], list[Any], list[Any]]
 
 
 def recurrence(
-    direction: Direction,
+    directions: Sequence[Direction],
     x: Tensor,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
+    given: Sequence[Given],
     counts: Tensor | None = None,
     resets: Tensor | None = None,
-    noise: Tensor | None = None,
-    anew: Sequence[Tensor] = (),
-) -> list[Tensor]:
-    """Run one direction of one layer, differentiably.
+) -> list[list[Tensor]]:
+    """Run the directions of one layer, differentiably.
 
     Args:
-        direction: the cell, its sizes, its direction and the backend.
+        directions: of each the cell, its sizes, its direction and the backend.
         x: (T, B, I), or (rows of all steps, I) of a packed sequence.
-        states: the initial states, each (B, size).
-        parameters: stacked families, in the order of the cell's families.
+        given: states, families and noise of each; no gradient reaches the noise. Where there are
+            no resets, the states to start anew with are not looked at.
         counts: of a packed sequence (T,), how many rows take part at each step; of a padded one
             (B,), how many steps of each row count; int64. None: all.
         resets: (T, B) the rows of a padded sequence that start anew before each step, bool.
-        noise: the cell's random values side by side, shaped as `x` with their sizes; no gradient
-            reaches them. None if the cell has none.
-        anew: the states (size,) that they then start with, zeros if there are none; where there
-            are no resets they are not looked at.
 
     Returns:
-        The emitted states at every step, shaped as `x` with their sizes, and the last states.
+        For each direction the emitted states at every step, shaped as `x` with their sizes, and
+        the last states.
 
     Raises:
         BackendError: if a named backend cannot serve these tensors.
         InputError: if the tensors differ in dtype or device.
     """
-    anew = () if resets is None else anew
-    arguments = (x, states, parameters, counts, resets, noise, anew)
-    if choose(direction.backend, x, [*states, *anew], parameters) == EAGER:
-        return forward_eager(direction, *arguments)
+    if resets is None:
+        given = [replace(one, anew=()) if one.anew else one for one in given]
+    states = [state for one in given for state in (*one.states, *one.anew)]
+    parameters = [family for one in given for family in one.parameters]
+    if choose(directions[0].backend, x, states, parameters) == EAGER:
+        return [
+            forward_eager(direction, *_flat(x, one, counts, resets))
+            for direction, one in zip(directions, given, strict=True)
+        ]
     keep = torch.is_grad_enabled() and (
         x.requires_grad
         or any(tensor.requires_grad for tensor in parameters)
-        or any(tensor.requires_grad for tensor in (*states, *anew))
+        or any(tensor.requires_grad for tensor in states)
     )
     if _watched(x):
-        outputs = _operator_forward(direction, *arguments, keep)
-        return outputs[:-1] if keep else outputs
-    if keep:
-        counted = (len(states), len(anew))
-        return list(
-            _Recurrence.apply(  # type: ignore[no-untyped-call]
-                direction, counts, resets, noise, counted, x, *states, *anew, *parameters
-            )
-        )
-    return forward(direction, *arguments, keep=False)
+        outputs = [
+            _operator_forward(direction, *_flat(x, one, counts, resets), keep)
+            for direction, one in zip(directions, given, strict=True)
+        ]
+        return [found[:-1] for found in outputs] if keep else outputs
+    if not keep:
+        return forward(directions, x, given, counts, resets, keep=False)
+    noises = [one.noise for one in given]
+    counted = (len(given[0].states), len(given[0].anew))
+    tensors = [tensor for one in given for tensor in (*one.states, *one.anew, *one.parameters)]
+    found: Sequence[Tensor] = _Recurrence.apply(  # type: ignore[no-untyped-call]
+        directions, counts, resets, noises, counted, x, *tensors
+    )
+    return _split(found, len(directions))
+
+
+def _flat(x: Tensor, given: Given, counts: Tensor | None, resets: Tensor | None) -> tuple[Any, ...]:
+    """The arguments of one direction alone, in the operator's order."""
+    return x, given.states, given.parameters, counts, resets, given.noise, given.anew
+
+
+def _split(tensors: Sequence[Any], parts: int) -> list[list[Any]]:
+    """As many lists of the same length."""
+    size = len(tensors) // parts
+    return [list(tensors[part * size : (part + 1) * size]) for part in range(parts)]
 
 
 def _watched(x: Tensor) -> bool:
@@ -92,34 +109,49 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        direction: Direction,
+        directions: Sequence[Direction],
         counts: Tensor | None,
         resets: Tensor | None,
-        noise: Tensor | None,
+        noises: Sequence[Tensor | None],
         counted: tuple[int, int],
         x: Tensor,
         *rest: Tensor,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.direction, ctx.given, ctx.counted = direction, (counts, resets, noise), counted
-        states, anew, parameters = _apart(rest, counted)
-        *outputs, kept = forward(
-            direction, x, states, parameters, counts, resets, noise, anew, keep=True
-        )  # fmt: skip
-        ctx.save_for_backward(x, kept, *rest)
-        return tuple(outputs)
+        ctx.directions, ctx.counted = directions, counted
+        ctx.given = counts, resets, noises
+        given = _given(rest, noises, counted)
+        found = forward(directions, x, given, counts, resets, keep=True)
+        ctx.save_for_backward(x, *(kept for *_, kept in found), *rest)
+        return tuple(output for *outputs, _ in found for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        x, kept, *rest = ctx.saved_tensors
+        x, *saved = ctx.saved_tensors
+        count = len(ctx.directions)
+        kept, rest = saved[:count], saved[count:]
+        counts, resets, noises = ctx.given
         needs_x, *needs_rest = ctx.needs_input_grad[5:]
-        counts, resets, noise = ctx.given
-        states, anew, parameters = _apart(rest, ctx.counted)
-        dx, dstates, danew, dparameters = _gradients(
-            ctx.direction, x, kept, states, parameters, counts, resets, noise, anew, gradients,
-            needs_x, any(needs_rest[sum(ctx.counted) :]),
+        needs_parameters = any(
+            any(needs[sum(ctx.counted) :]) for needs in _split(needs_rest, count)
+        )
+        dx, found = _gradients(
+            ctx.directions, x, kept, _given(rest, noises, ctx.counted), counts, resets,
+            _split(gradients, count), needs_x, needs_parameters,
         )  # fmt: skip
-        return None, None, None, None, None, dx, *dstates, *danew, *dparameters
+        flat = [gradient for parts in found for part in parts for gradient in part]
+        return None, None, None, None, None, dx, *flat
+
+
+def _given(
+    tensors: Sequence[Tensor], noises: Sequence[Tensor | None], counted: tuple[int, int]
+) -> list[Given]:
+    """What each direction is given, from all tensors in a row."""
+    found = []
+    for part, noise in zip(_split(tensors, len(noises)), noises, strict=True):
+        states, anew, parameters = _apart(part, counted)
+        found.append(Given(states, parameters, noise, anew))
+    return found
 
 
 def _apart(tensors: Sequence[Tensor], counted: tuple[int, int]) -> tuple[Any, Any, Any]:
@@ -129,25 +161,56 @@ def _apart(tensors: Sequence[Tensor], counted: tuple[int, int]) -> tuple[Any, An
 
 
 def _gradients(
-    direction: Direction,
+    directions: Sequence[Direction],
     x: Tensor,
-    kept: Tensor | None,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
+    kept: Sequence[Tensor | None],
+    given: Sequence[Given],
     counts: Tensor | None,
     resets: Tensor | None,
-    noise: Tensor | None,
-    anew: Sequence[Tensor],
-    gradients: Sequence[Tensor | None],
+    gradients: Sequence[Sequence[Tensor | None]],
     gradient_of_input: bool,
     gradient_of_parameters: bool,
-) -> Gradients:
+) -> tuple[Tensor | None, list[Gradients]]:
     """The gradients wanted, given those of the outputs and the last states (None: zero)."""
-    arguments = (x, states, parameters, counts, resets, noise, anew)
+    flat = [_flat(x, one, counts, resets) for one in given]
     if torch.is_grad_enabled():
-        return _differentiable_gradients(direction, arguments, gradients)
-    if kept is None:  # a program exported for inference, and trained all the same
-        kept = _operator_forward(direction, *arguments, True)[-1]
+        found = [
+            _differentiable_gradients(direction, arguments, some)
+            for direction, arguments, some in zip(directions, flat, gradients, strict=True)
+        ]
+        return _sum([dx for dx, _ in found]), [parts for _, parts in found]
+    saved = [
+        # There is none where a program was exported for inference, and trained all the same.
+        _operator_forward(direction, *arguments, True)[-1] if one is None else one
+        for direction, arguments, one in zip(directions, flat, kept, strict=True)
+    ]
+    filled = [
+        _filled(directions[0], x, one, some) for one, some in zip(given, gradients, strict=True)
+    ]
+    wanted = gradient_of_input, gradient_of_parameters
+    if _watched(x):
+        results = [
+            _operator_backward(direction, x, one, *some, *arguments[2:6], *wanted)
+            for direction, one, some, arguments in zip(directions, saved, filled, flat, strict=True)
+        ]
+    else:
+        results = backward(directions, x, saved, filled, given, counts, resets, *wanted)
+    dxs: list[Tensor | None] = []
+    rest: list[Gradients] = []
+    for one, result in zip(given, results, strict=True):
+        count = len(one.states)
+        dstates, danew, others = result[:count], result[count : 2 * count], result[2 * count :]
+        dxs.append(others[0] if gradient_of_input else None)
+        dparameters: list[Any] = others[gradient_of_input:]
+        dparameters = dparameters or [None] * len(one.parameters)
+        rest.append((dstates, danew if one.anew else [], dparameters))
+    return _sum(dxs), rest
+
+
+def _filled(
+    direction: Direction, x: Tensor, given: Given, gradients: Sequence[Tensor | None]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The gradients of the emitted states and of the last ones, zeros where there are none."""
     emitted = len(direction.emitted)
     demitted = [
         x.new_zeros(*x.shape[:-1], width) if gradient is None else gradient
@@ -155,26 +218,20 @@ def _gradients(
     ]
     dlast = [
         torch.zeros_like(state) if gradient is None else gradient
-        for gradient, state in zip(gradients[emitted:], states, strict=True)
+        for gradient, state in zip(gradients[emitted:], given.states, strict=True)
     ]
-    run = _operator_backward if _watched(x) else backward
-    found = run(
-        direction, x, kept, demitted, dlast, parameters, counts, resets, noise,
-        gradient_of_input, gradient_of_parameters,
-    )  # fmt: skip
-    count = len(states)
-    dstates, danew, rest = found[:count], found[count : 2 * count], found[2 * count :]
-    return (
-        rest[0] if gradient_of_input else None,
-        dstates,
-        danew if anew else [],
-        rest[gradient_of_input:] or [None] * len(parameters),
-    )
+    return demitted, dlast
+
+
+def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
+    """The gradient of the input, which all directions read."""
+    there = [gradient for gradient in gradients if gradient is not None]
+    return reduce(add, there) if there else None
 
 
 def _differentiable_gradients(
     direction: Direction, arguments: tuple[Any, ...], gradients: Sequence[Tensor | None]
-) -> Gradients:
+) -> tuple[Tensor | None, Gradients]:
     """The same by torch's own operations, for whoever asks for second derivatives."""
     refuse_second_derivative(direction.backend)
     x, states, parameters, *_, anew = arguments
@@ -199,7 +256,7 @@ def _differentiable_gradients(
         strict=True,
     ):
         found[place] = gradient
-    return found[0], *_apart(found[1:], (len(states), len(anew)))
+    return found[0], _apart(found[1:], (len(states), len(anew)))
 
 
 # The operators, for torch.compile, torch.export and whatever else must see them. `about` is what
@@ -255,7 +312,8 @@ def _forward(
     keep: bool,
     *about: Any,
 ) -> list[Tensor]:
-    found = forward(_direction(*about), x, states, parameters, counts, resets, noise, anew, keep)
+    given = Given(states, parameters, noise, anew)
+    (found,) = forward([_direction(*about)], x, [given], counts, resets, keep)
     if keep:  # in the shape promised below, however few rows take part
         kept, rows = found[-1], math.prod(x.shape[:-1])
         if len(kept) < rows:
@@ -281,9 +339,25 @@ def _forward_shapes(
     return [*found, kept] if keep else found
 
 
-def _backward(*arguments: Any) -> list[Tensor]:
-    tensors, about = arguments[:-6], arguments[-6:]
-    return backward(_direction(*about), *tensors)
+def _backward(
+    x: Tensor,
+    kept: Tensor,
+    demitted: list[Tensor],
+    dlast: list[Tensor],
+    parameters: list[Tensor],
+    counts: Tensor | None,
+    resets: Tensor | None,
+    noise: Tensor | None,
+    gradient_of_input: bool,
+    gradient_of_parameters: bool,
+    *about: Any,
+) -> list[Tensor]:
+    wanted = gradient_of_input, gradient_of_parameters
+    given, gradients = Given((), parameters, noise), (demitted, dlast)
+    (found,) = backward(
+        [_direction(*about)], x, [kept], [gradients], [given], counts, resets, *wanted
+    )
+    return found
 
 
 def _backward_shapes(
@@ -320,9 +394,9 @@ def _derivative(ctx: Any, gradients: list[Tensor | None]) -> Any:
     counts, resets, noise, kept = (saved.pop(0) if there else None for there in ctx.there)
     x, *rest = saved
     states, anew, parameters = _apart(rest, ctx.counted)
-    dx, dstates, danew, dparameters = _gradients(
-        ctx.direction, x, kept, states, parameters, counts, resets, noise, anew,
-        gradients[: len(ctx.direction.emitted) + len(states)], ctx.needs_input_grad[0],
+    dx, [(dstates, danew, dparameters)] = _gradients(
+        [ctx.direction], x, [kept], [Given(states, parameters, noise, anew)], counts, resets,
+        [gradients[: len(ctx.direction.emitted) + len(states)]], ctx.needs_input_grad[0],
         any(ctx.needs_input_grad[2]),
     )  # fmt: skip
     return dx, dstates, dparameters, None, None, None, danew, *[None] * 7

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from ...program import Program
 from ..steps import Array, Result, Steps
 from .kernel import Kernel, kernel_for, numpy_matmul
-from .plan import Matmul
+from .plan import Matmul, Pass
 
-__all__ = ["Kernel", "kernel_for", "run"]
+__all__ = ["Kernel", "Pass", "kernel_for", "run"]
 
 
 def run(

@@ -16,7 +16,7 @@ from .. import files
 from ..steps import Array, Result, Steps
 from . import denormals, dots, emission, functions, packing, products, shelf, team, vectors
 from .layout import AFTER, BEFORE, LOOP, Layout
-from .plan import Matmul, Plan
+from .plan import Matmul, Pass, Plan
 from .text import PACK, FunctionText, imports, loop_products
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"},
@@ -139,8 +139,31 @@ class Kernel:
             threads: over how many threads the rows of the batch are spread.
             wanted: names of outputs and families whose totals are wanted; all if None.
         """
+        given = Pass(inputs, states, parameters, reverse)
         plan = self.plan(tuple(sizes.items()))
-        return plan.run(inputs, states, parameters, steps, reverse, matmul, threads, wanted)
+        return plan.run([given], steps, matmul, threads, wanted)[0]
+
+    def run_together(
+        self,
+        sizes: Mapping[str, int],
+        passes: Sequence[Pass],
+        steps: Steps,
+        *,
+        matmul: Matmul = numpy_matmul,
+        threads: int = 1,
+        wanted: frozenset[str] | None = None,
+    ) -> list[Result]:
+        """Run several passes over a sequence at once, such as both directions of a layer.
+
+        Args:
+            sizes: as `run` takes them; those of all passes.
+            passes: what each is given.
+            steps: the rows of each step, of all passes.
+            matmul: as `run` takes it.
+            threads: over how many threads the passes are spread.
+            wanted: as `run` takes it.
+        """
+        return self.plan(tuple(sizes.items())).run(passes, steps, matmul, threads, wanted)
 
     @lru_cache(maxsize=64)  # noqa: B019 - kernels live as long as the process
     def plan(self, sizes: tuple[tuple[str, int], ...]) -> Plan:

@@ -1,11 +1,14 @@
 """A kernel for given sizes, and running it: what depends on no array is worked out once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import gcd
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ...language.sizes import ONE
 from ...program import Program
@@ -17,7 +20,7 @@ from .layout import AFTER, BEFORE, Layout
 from .packing import packed_shape
 from .products import TILE_ROWS
 from .shelf import Shelf
-from .team import CUTS, PARTS, REVERSE, SHARES, described
+from .team import BEHIND, CUTS, PARTS, REVERSE, SHARES, described
 from .text import FunctionText, loop_products, parameters_of, width_of
 from .threads import run_together
 from .totals import Totals
@@ -48,6 +51,22 @@ class Compiled(Protocol):
 
     def address(self, name: str) -> int:
         """The address of one of its functions for a team of threads."""
+
+
+class Pass(NamedTuple):
+    """What one pass over a sequence is given.
+
+    Attributes:
+        inputs: an array for each group of inputs.
+        states: an array (B, size) for each carried pair.
+        parameters: family → stacked blocks.
+        reverse: whether the layer reads the sequence from its end.
+    """
+
+    inputs: Sequence[Array]
+    states: Sequence[Array]
+    parameters: Mapping[str, Array]
+    reverse: bool
 
 
 @dataclass(frozen=True)
@@ -131,18 +150,40 @@ class Plan:
 
     def run(
         self,
-        inputs: Sequence[Array],
-        states: Sequence[Array],
-        parameters: Mapping[str, Array],
+        passes: Sequence[Pass],
         steps: Steps,
-        reverse: bool,
         matmul: Matmul,
         threads: int,
         wanted: frozenset[str] | None,
-    ) -> Result:
-        """Run the kernel over a sequence; the arguments are those of `Kernel.run`."""
-        call = _Call(self, inputs, states, parameters, steps, reverse, matmul, threads)
-        return call.result(wanted)
+    ) -> list[Result]:
+        """Run the kernel over a sequence; the arguments are those of `Kernel.run_together`."""
+        rows = len(passes) * steps.rows
+        threads = min(threads, 1 + rows * self.work_of_a_row // THREAD_WORK)
+        # So that all have the same work: three threads and two passes are three parts of each.
+        each = threads // gcd(threads, len(passes))
+        calls = [_Call(self, one, steps, matmul, each, threads // len(passes)) for one in passes]
+        self._section(calls, BEFORE, threads)
+        self._together(calls, "loop", threads)
+        if wanted is None or not wanted.isdisjoint(self.outputs):
+            self._section(calls, AFTER, threads)
+        return [call.result(wanted) for call in calls]
+
+    def _section(self, calls: Sequence["_Call"], section: int, threads: int) -> None:
+        word = "before" if section == BEFORE else "after"
+        for number, stage in enumerate(self.layout.sections[section]):
+            for call in calls:
+                call.multiply(stage.products)
+            if f"{word}_{number}" in self.arguments:
+                self._together(calls, f"{word}_{number}", threads)
+
+    def _together(self, calls: Sequence["_Call"], name: str, threads: int) -> None:
+        """Do one of the functions for all calls, by a team of threads that share its work out."""
+        tables = [call.table(name) for call in calls]
+        for table, behind in pairwise(tables):
+            table[BEHIND] = behind.ctypes.data
+        shared = sum(int(max(table[PARTS], table[SHARES])) for table in tables)
+        first = tables[0].ctypes.data
+        run_together(self.kernel.address(name), first, max(1, min(threads, shared)))
 
     def columns(self, values: tuple[str, ...]) -> tuple[str, slice]:
         """The array with rows of all steps that holds `values` side by side, and its columns."""
@@ -185,28 +226,29 @@ class Plan:
 
 
 class _Call:
-    """One run of a plan: its arrays, and the order of things."""
+    """One pass of a plan: its arrays, and what is done with them.
+
+    Args:
+        plan: the kernel for its sizes.
+        given: what the pass is given.
+        steps: the rows of each step.
+        matmul: for the large products.
+        parts: in how many parts its rows and steps are cut.
+        shares: how many threads share the units of each step, where it has few rows.
+    """
 
     def __init__(
-        self,
-        plan: Plan,
-        inputs: Sequence[Array],
-        states: Sequence[Array],
-        parameters: Mapping[str, Array],
-        steps: Steps,
-        reverse: bool,
-        matmul: Matmul,
-        threads: int,
+        self, plan: Plan, given: Pass, steps: Steps, matmul: Matmul, parts: int, shares: int
     ) -> None:
         self.plan = plan
-        self.parameters = parameters
+        self.parameters = given.parameters
         self.steps = steps
-        self.reverse = reverse
+        self.reverse = given.reverse
         self.matmul = matmul
-        self.threads = min(threads, 1 + steps.rows * plan.work_of_a_row // THREAD_WORK)
-        self.shares = self.threads if self._few_rows() else 1
+        self.parts = parts
+        self.shares = shares if self._few_rows(shares) else 1
         self.arrays: dict[str, Array] = {}
-        self._take(inputs, states)
+        self._take(given.inputs, given.states)
 
     def _take(self, inputs: Sequence[Array], states: Sequence[Array]) -> None:
         plan, arrays, dtype = self.plan, self.arrays, self.plan.dtype
@@ -226,9 +268,9 @@ class _Call:
         for name, slab, columns in plan.slabs:
             rows = steps.rows if slab.steps else steps.batch
             if slab.scratch:
-                rows = self.threads
+                rows = self.parts
             if slab.tile:
-                rows = self.threads * TILE_ROWS
+                rows = self.parts * TILE_ROWS
                 columns = len(slab.values) * self._group(plan.program.sizes[slab.values[0]])
             arrays[name] = memory.empty((rows, columns), dtype)
         for name, size in plan.row_sums:
@@ -261,11 +303,15 @@ class _Call:
             else pack()
         )
 
+    def multiply(self, products: Iterable[Product]) -> None:
+        """Do some large products."""
+        for product in products:
+            out = self.arrays[self.plan.layout.results[product]]
+            weights = self.plan.weights[product].of(self.parameters)
+            self.matmul(self._columns(product.operands), weights, out)
+
     def result(self, wanted: frozenset[str] | None) -> Result:
-        self._section(BEFORE)
-        self._call("loop")
-        if wanted is None or not wanted.isdisjoint(self.plan.outputs):
-            self._section(AFTER)
+        """What the pass gives, when all is done."""
         layout = self.plan.layout
         return Result(
             outputs=tuple(self.arrays[name] for name in layout.outputs),
@@ -273,26 +319,15 @@ class _Call:
             totals=self._totals(wanted) if self.plan.program.adjoint else {},
         )
 
-    def _section(self, section: int) -> None:
-        word = "before" if section == BEFORE else "after"
-        for number, stage in enumerate(self.plan.layout.sections[section]):
-            for product in stage.products:
-                out = self.arrays[self.plan.layout.results[product]]
-                weights = self.plan.weights[product].of(self.parameters)
-                self.matmul(self._columns(product.operands), weights, out)
-            if f"{word}_{number}" in self.plan.arguments:
-                self._call(f"{word}_{number}")
-
-    def _call(self, name: str) -> None:
-        """Call one of the functions, by a team of threads that share its work out."""
-        steps, threads, shares = self.steps, self.threads, 1
+    def table(self, name: str) -> npt.NDArray[np.int64]:
+        """The table of a function, which shares its work out; see `team`."""
+        steps, shares = self.steps, 1
         if name != "loop":
-            cuts = steps.cut_steps(threads)
+            cuts = steps.cut_steps(self.parts)
         elif self.shares > 1:
-            shares, cuts = threads, steps.cut_rows(1)
+            shares, cuts = self.shares, steps.cut_rows(1)
         else:
-            threads = max(1, min(threads, steps.batch))
-            cuts = steps.cut_rows(threads)
+            cuts = steps.cut_rows(max(1, min(self.parts, steps.batch)))
         head = [0] * CUTS
         head[PARTS], head[SHARES], head[REVERSE] = len(cuts) - 1, shares, self.reverse
         arrays = (
@@ -300,15 +335,15 @@ class _Call:
             for argument in self.plan.arguments[name]
         )
         rest = described([cuts, steps.active, steps.offset, steps.lengths, *arrays])
-        table = np.array([*head, *rest], np.int64)
-        run_together(self.plan.kernel.address(name), table.ctypes.data, threads)
+        self._cuts = cuts  # the table knows nothing but its address
+        return np.array([*head, *rest], np.int64)
 
-    def _few_rows(self) -> bool:
+    def _few_rows(self, threads: int) -> bool:
         """Whether the threads share the units of each step, and not the rows of the batch."""
         batch, plan = self.steps.batch, self.plan
         return (
-            self.threads > 1
-            and batch < FEW_ROWS * self.threads
+            threads > 1
+            and batch < FEW_ROWS * threads
             and batch * plan.work_of_a_row >= SHARED_WORK
             and plan.layout.shareable
         )

@@ -8,6 +8,9 @@ thread that never comes is missed by nobody. Where there are too few rows, threa
 of every vector and *meet* before and after each product. Nobody waits for a thread that may not
 come: the first one waits a moment, then closes the door, and the units are shared by those who are
 inside.
+
+Several calls of a function can be done at once, such as both directions of a layer: a table says
+where the next one lies, and threads go from the one to the other.
 """
 
 import os
@@ -23,8 +26,9 @@ from numba.extending import intrinsic
 from ..steps import Array
 from .emission import intrinsic as llvm
 
-# The table's first slots. `CUTS` is an array, address and length: where the parts begin and end.
-NEXT, PARTS, SHARES, INSIDE, MET, REVERSE, CUTS, _, ARRAYS = range(9)
+# The table's first slots. `BEHIND` is the address of the next table, 0 if there is none; `CUTS` is
+# an array, address and length: where the parts begin and end.
+NEXT, PARTS, SHARES, INSIDE, MET, REVERSE, BEHIND, CUTS, _, ARRAYS = range(10)
 
 _CLOSED = 1 << 32  # added to NEXT when the door is closed
 _PATIENCE = 1_000  # pauses for others to come: some 20 µs, which is what waking a thread takes
@@ -111,7 +115,10 @@ def next_part(table, part):  # type: ignore[no-untyped-def]
 
 @njit
 def join(table):  # type: ignore[no-untyped-def]
-    """Which share a thread has, and how many there are; who comes too late has none of them."""
+    """Which share a thread has, and how many there are; who comes too late has none of them.
+
+    Nor has one who is not needed, where there are more threads than shares.
+    """
     if table[SHARES] == 1:
         return 0, 1
     share = _add(table, NEXT, 1)
@@ -120,8 +127,8 @@ def join(table):  # type: ignore[no-untyped-def]
         while pauses < _PATIENCE and _read(table, NEXT) < table[SHARES]:
             _pause()
             pauses += 1
-        _add(table, INSIDE, _add(table, NEXT, _CLOSED))
-    elif share < _CLOSED:
+        _add(table, INSIDE, min(_add(table, NEXT, _CLOSED), table[SHARES]))
+    elif share < table[SHARES]:
         _wait(table, INSIDE, 1)
     return share, _read(table, INSIDE)
 
@@ -153,6 +160,12 @@ def units_of(size, groups, width, lanes):  # type: ignore[no-untyped-def]
 def table_at(address, slots):  # type: ignore[no-untyped-def]
     """The table at an address."""
     return carray(address, (slots,), np.int64)
+
+
+@njit
+def table_behind(table):  # type: ignore[no-untyped-def]
+    """The next table, of as many slots; one of none if there is no other."""
+    return carray(_pointer(table[BEHIND]), (table.size if table[BEHIND] else 0,), np.int64)
 
 
 @njit

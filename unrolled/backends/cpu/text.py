@@ -60,7 +60,7 @@ _OFFERED = {
     "shelf": ("unchanged",),
     "team": (
         *("array_at", "groups_of", "join", "matrix_at", "meet", "next_part", "table_at"),
-        *("units_of", "vector_at"),
+        *("table_behind", "units_of", "vector_at"),
     ),
     "vectors": (
         *("absolute", "added_up", "fetch", "first_part", "load", "load_part", "maximum", "minimum"),
@@ -164,20 +164,20 @@ class FunctionText:
                 passed.append(f"matrix_at(table, {slots}, real)")
                 slots += 3
         yield f"    table = table_at(address, {slots})"
-        yield f"    cuts = vector_at(table, {CUTS}, np.int64)"
-        taken = ""
+        yield "    while table.size:"
+        yield f"        cuts = vector_at(table, {CUTS}, np.int64)"
+        inside, taken = "", ""
         if self.section == LOOP:
-            taken = "share, shares, table, "
-            yield "    share, shares = join(table)"
-            yield "    if share >= shares:"
-            yield "        return"
-        yield "    part = next_part(table, -1)"
-        yield f"    while part < table[{PARTS}]:"
-        yield f"        {self.function}("
-        yield f"            part, cuts[part], cuts[part + 1], {taken}table[{REVERSE}] != 0,"
-        yield from (f"            {argument}," for argument in passed)
-        yield "        )"
-        yield "        part = next_part(table, part)"
+            inside, taken = "share < shares and ", "share, shares, table, "
+            yield "        share, shares = join(table)"
+        yield "        part = next_part(table, -1)"
+        yield f"        while {inside}part < table[{PARTS}]:"
+        yield f"            {self.function}("
+        yield f"                part, cuts[part], cuts[part + 1], {taken}table[{REVERSE}] != 0,"
+        yield from (f"                {argument}," for argument in passed)
+        yield "            )"
+        yield "            part = next_part(table, part)"
+        yield "        table = table_behind(table)"
 
     def _ranges(self) -> Iterator[str]:
         """The ranges of groups and units that the function goes through."""
