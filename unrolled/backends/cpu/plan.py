@@ -138,6 +138,18 @@ class Plan:
         ]
         self._columns: dict[tuple[str, ...], tuple[str, slice]] = {}
         self.outputs = frozenset(value for group in self.program.outputs for value in group)
+        self.stages_of_totals = self._stages_of_totals()
+
+    def _stages_of_totals(self) -> int:
+        """How many stages after the loop give what the totals are sums of."""
+        schedule = self.layout.schedule
+        summed = {name for outer in schedule.outers for name in (*outer.vectors, outer.operand)}
+        summed |= {name for total in schedule.sums for name in total.factors}
+        given = [
+            {i.name for i in stage.instructions} | {r for p in stage.products for r in p.results}
+            for stage in self.layout.sections[AFTER]
+        ]
+        return max((n for n, names in enumerate(given, 1) if names & summed), default=0)
 
     def run(
         self,
@@ -247,6 +259,8 @@ class _Call:
         self._call("loop")
         if wanted is None or not wanted.isdisjoint(self.plan.outputs):
             self._section(AFTER)
+        elif wanted:
+            self._section(AFTER, self.plan.stages_of_totals)
         layout = self.plan.layout
         return Result(
             outputs=tuple(self.arrays[name] for name in layout.outputs),
@@ -254,9 +268,10 @@ class _Call:
             totals=self._totals(wanted) if self.plan.program.adjoint else {},
         )
 
-    def _section(self, section: int) -> None:
+    def _section(self, section: int, stages: int | None = None) -> None:
+        """Run the first stages of a section, all if None."""
         word = "before" if section == BEFORE else "after"
-        for number, stage in enumerate(self.plan.layout.sections[section]):
+        for number, stage in enumerate(self.plan.layout.sections[section][:stages]):
             for product in stage.products:
                 out = self.arrays[self.plan.layout.results[product]]
                 weights = self.plan.weights[product].of(self.parameters)
