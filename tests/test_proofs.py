@@ -344,8 +344,6 @@ def test_much_recomputed_is_kept(call):
 @given(calls(training=False))
 def test_what_is_exported_is_ours(call):
     layer, turn = call.layer, call.layer.batch_first
-    # The eager backend says that it has no graph of ragged rows.
-    assume(layer.backend != "eager" or (call.lengths is None and call.resets is None))
     given = {
         "x": call.x.detach().transpose(0, 1) if turn else call.x.detach(),
         "state": None,

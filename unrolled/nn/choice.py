@@ -70,18 +70,23 @@ def refuse_second_derivative(backend: str) -> None:
     _say(reason)
 
 
-def refuse_ragged_graph() -> None:
-    """Say that the eager backend packs ragged rows by their lengths, which a graph cannot see.
+def can_look(packed: bool) -> bool:
+    """Whether lengths and resets are numbers here, as they are not for compilers and transforms.
+
+    Args:
+        packed: whether the lengths are those of a packed sequence, which has no other form.
 
     Raises:
-        BackendError: inside torch.compile or torch.export.
+        BackendError: for a packed sequence inside torch.compile or torch.export.
     """
-    if torch.compiler.is_compiling():
+    if packed and torch.compiler.is_compiling():
         raise BackendError(
-            "torch.compile(fullgraph=True) and torch.export take lengths, resets and packed "
-            "sequences of layers that a kernel serves (float32 and float64 on the CPU), and not of "
-            "those on the eager backend, where the graph would depend on the lengths."
+            "torch.compile(fullgraph=True) and torch.export take packed sequences of layers that a "
+            "kernel serves (float32 and float64 on the CPU), and not of those on the eager "
+            "backend, where the graph would depend on the lengths. Give a padded tensor with "
+            "lengths=… there."
         )
+    return packed or not (torch.compiler.is_compiling() or _inside_transform())
 
 
 def can_checkpoint() -> bool:
