@@ -1,7 +1,7 @@
 """A stack of recurrent layers: the door of a call, and the way through all of them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from .checks import (
 )
 from .choice import check_name
 from .direction import Direction, direction_of
-from .masks import Masks, draw_masks, dropped, noise_of
+from .masks import Masks, draw_masks, dropout_mask, dropped, fitting, masked, noise_of
 from .operator import recurrence
 from .stepping import DTYPES, Stepper, stepper_of, watched
 from .trace import LayerTrace, network_of, trace_of
@@ -143,9 +143,24 @@ class Layers(nn.Module):
         """The stacked families of one direction of one layer, in the cell's order."""
         raise NotImplementedError
 
-    def _families_used(self, number: int) -> Sequence[Tensor]:
+    @property
+    def _families_dropped(self) -> frozenset[str]:
+        """The families that lose entries to weight dropout."""
+        return frozenset()
+
+    def _families_used(self, number: int, masks: Masks | None) -> Sequence[Tensor]:
         """The families as a call uses them; with weight dropout, what is left of them."""
-        return self._families(number)
+        found, chosen = self._families(number), self._families_dropped
+        if not chosen or not (self.training or masks):
+            return found
+        return [
+            stacked
+            if family not in chosen
+            else stacked * dropout_mask(self.weight_dropout, stacked, stacked.shape)
+            if masks is None
+            else stacked * fitting(family, masks[family], tuple(stacked.shape), stacked)
+            for family, stacked in zip(self._directions[number].families, found, strict=True)
+        ]
 
     def _learned(self, number: int) -> list[Tensor] | None:
         """The learned initial states (size,) of one direction of one layer; None if zeros."""
@@ -179,7 +194,7 @@ class Layers(nn.Module):
                 step t the rows marked start anew: from zeros, or from what was learned, whatever
                 `state` was given. No gradient crosses to the step before, in either direction.
                 What lies between two resets is computed side by side, so resets save time.
-            masks: the cell's random values, as `draw_masks` gives them, which are then used in
+            masks: all that is random in a call, as `draw_masks` gives it, which is then used in
                 evaluation mode too.
             return_all: whether every state of every step is wanted, of all layers and directions.
 
@@ -378,31 +393,31 @@ class Layers(nn.Module):
         Returns the outputs and the last states and, where they are wanted, all states.
         """
         batch = initial[0][0].shape[0]
-        noisy = self._check_masks(masks)
+        if masks is not None:
+            self._check_masks(masks)
+        noisy = bool(self._random) and (self.training or masks is not None)
         running = self._random if noisy else self._directions
         emitted = len(initial) if return_all else 1
         found: list[list[Tensor]] = []
         directions = 1 + self.bidirectional
         for layer in range(self.num_layers):
-            if layer and self.dropout and self.training:
+            dropping = layer and self.dropout
+            if dropping and self.training and masks is None:
                 x = dropped(x, self.dropout, self.dropout_every, counts)
             x = x.contiguous()
             here = range(layer * directions, (layer + 1) * directions)
             for number in here:
                 direction, noise = running[number], None
+                given = None if masks is None else masks[number]
                 if noisy:
-                    drawn = (
-                        draw_masks(direction, x, tuple(x.shape[:-1]), batch)
-                        if masks is None
-                        else masks[number]
-                    )
+                    drawn = given or draw_masks(direction, x, tuple(x.shape[:-1]), batch)
                     noise = noise_of(direction, drawn, x, counts)
                 found.append(
                     recurrence(
                         direction.with_all_states if return_all else direction,
-                        x,
+                        masked(x, self._input, given[self._input]) if dropping and given else x,
                         [parts[number] for parts in initial],
-                        self._families_used(number),
+                        self._families_used(number, given),
                         counts,
                         resets,
                         noise,
@@ -415,29 +430,67 @@ class Layers(nn.Module):
         return [x, _stacked(last), *([_stacked(every)] if return_all else [])]
 
     def draw_masks(self, length: int, batch: int) -> list[Masks]:
-        """Draw the random values of the cell for one call, to look at them or to use them twice.
+        """Draw all that is random in one call, to look at it or to use it twice.
 
         Args:
             length: T.
             batch: B; 1 for one sequence.
 
         Returns:
-            For each layer and direction, as they stand in a state: name → (B, size) of what is
-            drawn once for a sequence, (T, B, size) of what is drawn at every step.
+            For each layer and direction, as they stand in a state, name → mask. The random values
+            of the cell: (B, size) of what is drawn once for a sequence, (T, B, size) of what is
+            drawn at every step. With `dropout`, above the first layer, the name of the cell's
+            input → what its values are multiplied by: (T, B, size), or (B, size) if that is held
+            over a sequence; both directions have the same. With `weight_dropout`, each family of
+            recurrent matrices → what it is multiplied by.
         """
-        like = self._families(0)[0].detach()
-        return [draw_masks(one, like, (length, batch), batch) for one in self._random]
+        found: list[dict[str, Tensor]] = []
+        for number, names in enumerate(self._mask_names):
+            families = self._families(number)
+            like = families[0].detach()
+            one: dict[str, Tensor] = {}
+            if self._random:
+                one |= draw_masks(self._random[number], like, (length, batch), batch)
+            if self._input in names and number % (1 + self.bidirectional):
+                one[self._input] = found[-1][self._input]
+            elif self._input in names:
+                steps = (length,) if self.dropout_every == "step" else ()
+                width = self._state_sizes[0] * (1 + self.bidirectional)
+                one[self._input] = dropout_mask(self.dropout, like, (*steps, batch, width))
+            for family, stacked in zip(self._directions[number].families, families, strict=True):
+                if family in self._families_dropped:
+                    one[family] = dropout_mask(self.weight_dropout, like, stacked.shape)
+            found.append(one)
+        return list(found)
 
-    def _check_masks(self, masks: Sequence[Masks] | None) -> bool:
-        """Whether this call has random values."""
-        if masks is None:
-            return self.training and bool(self._random)
-        if len(masks) != len(self._random):
+    @property
+    def _input(self) -> str:
+        """What the cell calls its input."""
+        return self.cell.equations.inputs[0]
+
+    @property
+    def _mask_names(self) -> list[set[str]]:
+        """For each direction of each layer, what is random in a call."""
+        always = {*self.cell.draws, *self._families_dropped}
+        between = {self._input} if self.dropout else set()
+        directions = 1 + self.bidirectional
+        return [always | (between if n >= directions else set()) for n in range(len(self._names))]
+
+    def _check_masks(self, masks: Sequence[Masks]) -> None:
+        expected = self._mask_names
+        if not isinstance(masks, list | tuple) or len(masks) != len(expected):
             raise InputError(
-                f"masks are one dictionary for each of the {len(self._random)} layers and "
-                f"directions that have random values; found {len(masks)}."
+                f"masks are a list with one dictionary for each of the {len(expected)} layers and "
+                "directions, as draw_masks gives them; found "
+                f"{type(masks).__name__} of {len(masks) if isinstance(masks, Sized) else 1}."
             )
-        return bool(self._random)
+        for names, one in zip(expected, masks, strict=True):
+            if not isinstance(one, Mapping) or one.keys() != names:
+                found = type(one).__name__ if not isinstance(one, Mapping) else ", ".join(one)
+                raise InputError(
+                    f"the masks of this layer of cell '{self.cell.name}' are "
+                    f"{', '.join(sorted(names)) or 'none'}; found {found or 'none'}."
+                )
 
     # what the first step receives
 
