@@ -119,9 +119,15 @@ def _multiply(a: Array, b: Array, out: Array) -> None:
     torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
 
 
+def under_autocast(x: Tensor) -> bool:
+    """Whether autocast chooses the dtypes of operations on this tensor's device."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def _mixed_by_autocast(x: Tensor, other: Tensor) -> str:
     """Where autocast mixes dtypes that is a reason for the eager backend, elsewhere an error."""
-    if torch.is_autocast_enabled(x.device.type) and other.device == x.device:
+    if other.device == x.device and under_autocast(x):
         return f"autocast brings {_kind(x)} together with {_kind(other)}"
     raise InputError(
         f"the input is {_kind(x)}, and a state or parameter of the layer is {_kind(other)}. "

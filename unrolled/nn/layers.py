@@ -334,8 +334,11 @@ class Layers(nn.Module):
     ) -> LayerTrace:
         """Run the layers and keep every named value, and after `backward` every gradient.
 
+        Nothing is random: as in evaluation mode, random values have their means, and nothing is
+        dropped.
+
         Args:
-            x: as in `forward`, as a tensor; dropout between layers is left out.
+            x: as in `forward`, as a tensor.
             state: as in `forward`.
             lengths: as in `forward`.
             resets: as in `forward`.
@@ -344,6 +347,8 @@ class Layers(nn.Module):
             InputError: if a shape does not fit.
         """
         check_input(x, self.input_size, self.batch_first)
+        if not x.is_floating_point():
+            raise InputError(f"the input of a trace has numbers with a point; found {x.dtype}.")
         alone = x.dim() == 2
         sequence = x.unsqueeze(1) if alone else x.transpose(0, 1) if self.batch_first else x
         batch, numbers = sequence.shape[1], range(len(self._directions))

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..language.equations import Draw
+from .choice import under_autocast
 from .direction import Direction
 
 Masks = Mapping[str, Tensor]  # name of a random value → (B, size), or (T, B, size) of every step
@@ -66,7 +67,7 @@ def fitting(name: str, mask: object, shape: tuple[int, ...], like: Tensor) -> Te
     if isinstance(mask, Tensor) and tuple(mask.shape) == shape and mask.device == like.device:
         if mask.dtype == like.dtype:
             return mask
-        if mask.is_floating_point() and torch.is_autocast_enabled(like.device.type):
+        if mask.is_floating_point() and under_autocast(like):
             return mask.to(like.dtype)
     found = (
         f"{tuple(mask.shape)}, {mask.dtype} on {mask.device}"

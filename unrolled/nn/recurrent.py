@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..cell import Cell
 from ..errors import InputError
 from ..language.equations import Every
+from .checks import check_probability
 from .layers import Layers
 
 
@@ -83,8 +84,7 @@ class Recurrent(Layers):
         )
         if initial_state not in ("zero", "learned"):
             raise InputError(f"initial_state is 'zero' or 'learned'; found {initial_state!r}.")
-        if isinstance(weight_dropout, bool) or not 0 <= weight_dropout <= 1:
-            raise InputError(f"weight_dropout is {weight_dropout!r}; it is a probability.")
+        check_probability("weight_dropout", weight_dropout)
         self.bias = bias
         self.weight_dropout = float(weight_dropout)
         self.initial_state = initial_state
