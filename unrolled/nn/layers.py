@@ -1,7 +1,7 @@
 """A stack of recurrent layers: the door of a call, and the way through all of them."""
 
 import math
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,13 +26,14 @@ from .checks import (
 )
 from .choice import check_name
 from .direction import Direction, direction_of
-from .masks import Masks, draw_masks, dropout_mask, dropped, fitting, masked, noise_of
+from .drawing import Drawing
+from .masks import Masks, draw_masks, dropped, masked, noise_of
 from .operator import recurrence
 from .stepping import DTYPES, Stepper, stepper_of, watched
 from .trace import LayerTrace, network_of, trace_of
 
 
-class Layers(nn.Module):
+class Layers(Drawing):
     """A stack of recurrent layers; how parameters are stored is left to its subclasses.
 
     Args:
@@ -51,8 +52,6 @@ class Layers(nn.Module):
         InputError: if an argument does not fit.
         SizeError: if two sizes of the cell cannot agree.
     """
-
-    weight_dropout: float = 0.0  # a subclass may have it
 
     def __init__(
         self,
@@ -138,29 +137,6 @@ class Layers(nn.Module):
     def _drawn_for(self) -> int:
         """H, the size that `reset_parameters` goes by."""
         return self._state_sizes[0]
-
-    def _families(self, number: int) -> Sequence[Tensor]:
-        """The stacked families of one direction of one layer, in the cell's order."""
-        raise NotImplementedError
-
-    @property
-    def _families_dropped(self) -> frozenset[str]:
-        """The families that lose entries to weight dropout."""
-        return frozenset()
-
-    def _families_used(self, number: int, masks: Masks | None) -> Sequence[Tensor]:
-        """The families as a call uses them; with weight dropout, what is left of them."""
-        found, chosen = self._families(number), self._families_dropped
-        if not chosen or not (self.training or masks):
-            return found
-        return [
-            stacked
-            if family not in chosen
-            else stacked * dropout_mask(self.weight_dropout, stacked, stacked.shape)
-            if masks is None
-            else stacked * fitting(family, masks[family], tuple(stacked.shape), stacked)
-            for family, stacked in zip(self._directions[number].families, found, strict=True)
-        ]
 
     def _learned(self, number: int) -> list[Tensor] | None:
         """The learned initial states (size,) of one direction of one layer; None if zeros."""
@@ -433,69 +409,6 @@ class Layers(nn.Module):
             x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
         last, every = [one[emitted:] for one in found], [one[:emitted] for one in found]
         return [x, _stacked(last), *([_stacked(every)] if return_all else [])]
-
-    def draw_masks(self, length: int, batch: int) -> list[Masks]:
-        """Draw all that is random in one call, to look at it or to use it twice.
-
-        Args:
-            length: T.
-            batch: B; 1 for one sequence.
-
-        Returns:
-            For each layer and direction, as they stand in a state, name → mask. The random values
-            of the cell: (B, size) of what is drawn once for a sequence, (T, B, size) of what is
-            drawn at every step. With `dropout`, above the first layer, the name of the cell's
-            input → what its values are multiplied by: (T, B, size), or (B, size) if that is held
-            over a sequence; both directions have the same. With `weight_dropout`, each family of
-            recurrent matrices → what it is multiplied by.
-        """
-        found: list[dict[str, Tensor]] = []
-        for number, names in enumerate(self._mask_names):
-            families = self._families(number)
-            like = families[0].detach()
-            one: dict[str, Tensor] = {}
-            if self._random:
-                one |= draw_masks(self._random[number], like, (length, batch), batch)
-            if self._input in names and number % (1 + self.bidirectional):
-                one[self._input] = found[-1][self._input]
-            elif self._input in names:
-                steps = (length,) if self.dropout_every == "step" else ()
-                width = self._state_sizes[0] * (1 + self.bidirectional)
-                one[self._input] = dropout_mask(self.dropout, like, (*steps, batch, width))
-            for family, stacked in zip(self._directions[number].families, families, strict=True):
-                if family in self._families_dropped:
-                    one[family] = dropout_mask(self.weight_dropout, like, stacked.shape)
-            found.append(one)
-        return list(found)
-
-    @property
-    def _input(self) -> str:
-        """What the cell calls its input."""
-        return self.cell.equations.inputs[0]
-
-    @property
-    def _mask_names(self) -> list[set[str]]:
-        """For each direction of each layer, what is random in a call."""
-        always = {*self.cell.draws, *self._families_dropped}
-        between = {self._input} if self.dropout else set()
-        directions = 1 + self.bidirectional
-        return [always | (between if n >= directions else set()) for n in range(len(self._names))]
-
-    def _check_masks(self, masks: Sequence[Masks]) -> None:
-        expected = self._mask_names
-        if not isinstance(masks, list | tuple) or len(masks) != len(expected):
-            raise InputError(
-                f"masks are a list with one dictionary for each of the {len(expected)} layers and "
-                "directions, as draw_masks gives them; found "
-                f"{type(masks).__name__} of {len(masks) if isinstance(masks, Sized) else 1}."
-            )
-        for names, one in zip(expected, masks, strict=True):
-            if not isinstance(one, Mapping) or one.keys() != names:
-                found = type(one).__name__ if not isinstance(one, Mapping) else ", ".join(one)
-                raise InputError(
-                    f"the masks of this layer of cell '{self.cell.name}' are "
-                    f"{', '.join(sorted(names)) or 'none'}; found {found or 'none'}."
-                )
 
     # what the first step receives
 
