@@ -14,13 +14,14 @@ from benchmarks.passes import trained
 from benchmarks.report import Settings, Table, microseconds, ratio
 from benchmarks.turns import Run
 from unrolled import Cell, cells
-from unrolled.nn import Recurrent
+from unrolled.nn import Recurrent, tbptt
 
 KINDS = {"lstm": cells.lstm, "gru": cells.gru}
 SHAPES = ((35, 20, 200, 200), (150, 16, 256, 256), (1000, 1, 64, 64))
 TINY = ((7, 2, 3, 6),)
 CEILING = 1.3  # of the plain layer
 P = 0.25  # probability of whatever is dropped
+PLAIN, DEEP, INFERENCE = "plain", "two layers", "inference"
 
 
 def _nothing(layer: Recurrent, T: int, B: int) -> dict[str, Any]:
@@ -47,6 +48,44 @@ def _masks(layer: Recurrent, T: int, B: int) -> dict[str, Any]:
     return {"masks": layer.draw_masks(T, B)}
 
 
+def _trained(layer: Recurrent, x: Tensor, given: dict[str, Any]) -> Run:
+    state = given.get("state", ())
+    leaves = [x, *layer.parameters(), *((state,) if isinstance(state, Tensor) else state)]
+
+    def forward() -> Any:
+        found = layer(x, **given)
+        return found[2 if "return_all" in given else 0]
+
+    with torch.no_grad():
+        dy = tree_map(torch.ones_like, forward())
+    return trained(forward, leaves, dy)
+
+
+def _in_windows(layer: Recurrent, x: Tensor, given: dict[str, Any]) -> Run:
+    """Truncated BPTT in five windows, one behind the other."""
+    leaves = [x, *layer.parameters()]
+
+    def run() -> None:
+        for window in tbptt(x, -(-len(x) // 5)):
+            torch.autograd.grad(window.run(layer).sum(), leaves)
+
+    return run
+
+
+def _inferred(layer: Recurrent, x: Tensor, given: dict[str, Any]) -> Run:
+    return torch.no_grad()(lambda: layer(x))
+
+
+def _streamed(layer: Recurrent, x: Tensor, given: dict[str, Any]) -> Run:
+    @torch.no_grad()
+    def run() -> None:
+        state = None
+        for x_t in x:
+            _, state = layer.step(x_t, state)
+
+    return run
+
+
 @dataclass(frozen=True)
 class Feature:
     """A feature, switched on.
@@ -55,16 +94,19 @@ class Feature:
         cell: what becomes of the cell.
         options: of the layer.
         given: what a call is given beside the input.
-        ceiling: the most that it may cost, in calls of the plain layer.
+        way: the way through the sequence, given a layer, its input and what a call is given.
+        plain: the name of what it is set beside.
+        ceiling: the most that it may cost, in calls of that; None: as much as it does.
     """
 
     cell: Callable[[Cell], Cell] = lambda cell: cell
     options: dict[str, Any] = field(default_factory=dict)
     given: Callable[[Recurrent, int, int], dict[str, Any]] = _nothing
-    ceiling: float = CEILING
+    way: Callable[[Recurrent, Tensor, dict[str, Any]], Run] = _trained
+    plain: str = PLAIN
+    ceiling: float | None = CEILING
 
 
-PLAIN, DEEP = "plain", "two layers"
 FEATURES = {
     PLAIN: Feature(),
     "lengths, uniform": Feature(given=_lengths, ceiling=1.0),
@@ -79,49 +121,42 @@ FEATURES = {
     "weight dropout": Feature(options={"weight_dropout": P}),
     "layer norm": Feature(unrolled.layer_norm),
     "clipping": Feature(partial(unrolled.clipped, limit=1.0)),
-    DEEP: Feature(options={"num_layers": 2}),
-    "two layers, dropout between": Feature(options={"num_layers": 2, "dropout": P}),
+    "recompute": Feature(options={"recompute": True}),
+    "truncated BPTT, 5 windows": Feature(way=_in_windows),
+    DEEP: Feature(options={"num_layers": 2}, plain=DEEP),
+    "two layers, dropout between": Feature(options={"num_layers": 2, "dropout": P}, plain=DEEP),
     "two layers, locked dropout": Feature(
-        options={"num_layers": 2, "dropout": P, "dropout_every": "sequence"}
+        options={"num_layers": 2, "dropout": P, "dropout_every": "sequence"}, plain=DEEP
     ),
+    INFERENCE: Feature(way=_inferred, plain=INFERENCE),
+    "streaming, step by step": Feature(way=_streamed, plain=INFERENCE, ceiling=None),
 }
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Measure training, a row for each cell, shape and feature."""
+    """Measure a row for each cell, shape and feature: training, and streams in inference."""
     for kind in settings.chosen(KINDS):
         for shape in TINY if settings.quick else SHAPES:
             settings.say(f"{kind} {shape}")
-            runs = {name: _training(one, KINDS[kind], shape) for name, one in FEATURES.items()}
+            runs = {name: _run_of(one, KINDS[kind], shape) for name, one in FEATURES.items()}
             times = settings.turns.time(runs)
             for name, feature in FEATURES.items():
-                plain = DEEP if feature.options.get("num_layers") else PLAIN
                 yield {
                     "cell": kind,
                     "shape": shape,
                     "feature": name,
                     "time": asdict(times[name]),
-                    "cost": times[name].median / times[plain].median,
+                    "cost": times[name].median / times[feature.plain].median,
                     "ceiling": feature.ceiling,
                 }
 
 
-def _training(feature: Feature, cell: Cell, shape: tuple[int, ...]) -> Run:
+def _run_of(feature: Feature, cell: Cell, shape: tuple[int, ...]) -> Run:
     torch.manual_seed(0)
     T, B, I, H = shape  # noqa: E741
     layer = Recurrent(feature.cell(cell), I, H, **feature.options)
     x = torch.randn(T, B, I, requires_grad=True)
-    given = feature.given(layer, T, B)
-    state = given.get("state", ())
-    leaves = [x, *layer.parameters(), *((state,) if isinstance(state, Tensor) else state)]
-
-    def forward() -> Any:
-        found = layer(x, **given)
-        return found[2 if "return_all" in given else 0]
-
-    with torch.no_grad():
-        dy = tree_map(torch.ones_like, forward())
-    return trained(forward, leaves, dy)
+    return feature.way(layer, x, feature.given(layer, T, B))
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
@@ -135,13 +170,13 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
             row = found[*case, name]
             line.append(
                 f"{microseconds(row['time']['median'] / row['shape'][0])} µs"
-                if name in (PLAIN, DEEP)
+                if FEATURES[name].plain == name
                 else ratio(row["cost"], ceiling=row["ceiling"])
             )
         lines.append(line)
     return [
         Table(
-            "Training: microseconds a step of the plain layer, and times that with a feature",
+            "Microseconds a step of a plain layer, and times that with a feature",
             ["", *(f"{cell} {shape}" for cell, shape in cases)],
             lines,
             words=1,

@@ -21,6 +21,7 @@ TRANSFORMS = {
     "candidate dropout": lambda cell: unrolled.candidate_dropout(cell, 0.3),
     "zoneout": lambda cell: unrolled.zoneout(cell, 0.3),
     "clipped": lambda cell: unrolled.clipped(cell, 0.8),
+    "layer norm": lambda cell: unrolled.layer_norm(cell, 0.1),
 }
 
 
@@ -38,7 +39,7 @@ class Call:
         state: (layers · directions, B, size) of each state; None: the layer's own.
         lengths: of the rows, or None.
         resets: (T, B), or None.
-        masks: the random values of the cell; None if it has none, or their means are taken.
+        masks: all that is random; None if nothing is.
         return_all: whether all states are asked for.
     """
 
@@ -51,12 +52,11 @@ class Call:
     return_all: bool
 
     def run(self) -> list[Tensor]:
-        """Outputs, last states and perhaps all states; dropped weights are the same each time."""
+        """Outputs, last states and perhaps all states."""
         layer, turn = self.layer, self.layer.batch_first
         state = self.state
         if state is not None and len(state) == 1:
             (state,) = state
-        torch.manual_seed(7)
         y, last, *every = layer(
             self.x.transpose(0, 1) if turn else self.x,
             state,
@@ -92,7 +92,7 @@ class Call:
             state=None if self.state is None else tuple(part[:, rows] for part in self.state),
             lengths=None if self.lengths is None else [self.lengths[row] for row in rows],
             resets=None if self.resets is None else self.resets[:, rows],
-            masks=self._masks(lambda mask, every: mask[:, rows] if every else mask[rows]),
+            masks=self.with_masks(lambda mask, every: mask[:, rows] if every else mask[rows]),
         )
 
     def steps(self, steps: slice) -> "Call":
@@ -102,15 +102,19 @@ class Call:
             x=self.x[steps],
             lengths=None,
             resets=None if self.resets is None else self.resets[steps],
-            masks=self._masks(lambda mask, every: mask[steps] if every else mask),
+            masks=self.with_masks(lambda mask, every: mask[steps] if every else mask),
         )
 
-    def _masks(self, change: Any) -> list[dict[str, Tensor]] | None:
+    def with_masks(self, change: Any) -> list[dict[str, Tensor]] | None:
+        """The masks with those that have rows changed, given whether they have steps too."""
         if self.masks is None:
             return None
-        draws = self.layer.cell.draws
+        families = self.layer.cell.program.families
         return [
-            {name: change(mask, draws[name].every == "step") for name, mask in one.items()}
+            {
+                name: mask if name in families else change(mask, mask.dim() == 3)
+                for name, mask in one.items()
+            }
             for one in self.masks
         ]
 
@@ -124,6 +128,8 @@ def replace_layer(layer: Recurrent, **options: Any) -> Recurrent:
         "bias": layer.bias,
         "batch_first": layer.batch_first,
         "bidirectional": layer.bidirectional,
+        "dropout": layer.dropout,
+        "dropout_every": layer.dropout_every,
         "weight_dropout": layer.weight_dropout,
         "initial_state": layer.initial_state,
         "recompute": layer.recompute,
@@ -178,6 +184,8 @@ def calls(
         "bidirectional": pick("bidirectional", False, True),
         "bias": pick("bias", True, False),
         "batch_first": pick("batch_first", False, True),
+        "dropout": pick("dropout", 0.0, 0.3),
+        "dropout_every": pick("dropout_every", "step", "sequence"),
         "weight_dropout": pick("weight_dropout", 0.0, 0.3),
         "initial_state": pick("initial_state", "zero", "learned"),
         "recompute": pick("recompute", False, True),
@@ -203,7 +211,7 @@ def calls(
     if pick("reset", True, False):
         marks = draw(st.lists(st.booleans(), min_size=T * B, max_size=T * B), label="resets")
         resets = torch.tensor(marks).view(T, B)
-    if drawn.draws and layer.training:
+    if layer.training:
         masks = [dict(one) for one in layer.draw_masks(T, B)]
     x = torch.randn(T, B, layer.input_size, dtype=DOUBLE, requires_grad=True)
     return Call(layer, x, state, lengths, resets, masks, pick("return_all", True, False))

@@ -72,7 +72,10 @@ def test_cells_that_no_library_has(kind):
     check(unfused.tables([row]), 1)
 
 
-SOME = ("plain", "lengths, uniform", "initial state given", "all states", "two layers")
+SOME = (
+    "plain", "lengths, uniform", "initial state given", "all states", "truncated BPTT, 5 windows",
+    "two layers", "inference", "streaming, step by step",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,7 @@ def test_features_beside_the_plain_layer(monkeypatch, kind, names):
     assert [row["feature"] for row in rows] == list(names)
     for row in rows:
         assert row["time"]["calls"] > 0
-        assert (row["cost"] == 1) == (row["feature"] in (features.PLAIN, features.DEEP))
+        assert (row["cost"] == 1) == (features.FEATURES[row["feature"]].plain == row["feature"])
     check(features.tables(rows), len(names))
 
 

@@ -165,6 +165,17 @@ def test_layer_norm_is_that_of_the_paper(backend):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+def test_weights_get_their_gradients_where_the_input_wants_none():
+    """What a norm of the input hands on is computed after the loop, with dx and without."""
+    layer = Recurrent(unrolled.layer_norm(cells.lstm), X, H, dtype=torch.float64)
+    x = torch.randn(T, B, X, dtype=torch.float64)
+    parameters = [*layer.parameters()]
+    found = torch.autograd.grad(layer(x)[0].sin().sum(), parameters)
+    layer.backend = "reference"
+    wanted = torch.autograd.grad(layer(x)[0].sin().sum(), parameters)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("cell", cells.catalogue().values(), ids=cells.catalogue())
 def test_every_cell_has_a_norm_with_exact_gradients(cell):
     normed = unrolled.layer_norm(cell)

@@ -84,22 +84,6 @@ def test_compiled_eager_backend() -> None:
     assert x.grad is not None
 
 
-def test_ragged_rows_on_the_eager_backend_have_no_graph() -> None:
-    layer, x = Recurrent(cells.gru, 3, 5, backend="eager"), torch.randn(4, 2, 3)
-    lengths, resets = torch.tensor([4, 2]), torch.ones(4, 2, dtype=torch.bool)
-    for given in ({"lengths": lengths}, {"resets": resets}):
-        with pytest.raises(BackendError, match="where the graph would depend on the lengths"):
-            torch.export.export(layer, (x,), given, strict=False)
-
-
-@pytest.mark.slow
-def test_what_has_no_graph_is_run_as_it_is_where_compilers_may_leave_it_out() -> None:
-    layer, x = Recurrent(cells.gru, 3, 5, backend="eager"), torch.randn(4, 2, 3)
-    compiled = torch.compile(layer, backend="aot_eager")
-    for given in ({"lengths": torch.tensor([4, 2])}, {"resets": torch.ones(4, 2).bool()}):
-        torch.testing.assert_close(compiled(x, **given), layer(x, **given))
-
-
 def test_compiled_layers_say_so_when_they_run_eagerly() -> None:
     layer, x = LSTM(3, 4, dtype=torch.bfloat16), torch.randn(5, 2, 3, dtype=torch.bfloat16)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")

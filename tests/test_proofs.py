@@ -68,6 +68,38 @@ def test_many_gradients_are_central_differences(call):
     assert_gradients_are_differences(call)
 
 
+def assert_some_gradients_are_those_of_all(call: Call, data):
+    wanted = dict(enumerate(call.gradients()))
+    leaves = call.leaves()
+    some = data.draw(st.sets(st.sampled_from(range(len(leaves))), min_size=1), label="wanted")
+    for place, leaf in enumerate(leaves):
+        leaf.requires_grad_(place in some)
+    found = torch.autograd.grad(
+        weighted_sum(call.run()),
+        [leaves[place] for place in some],
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    assert_close(found, [wanted[place] for place in some])
+
+
+# By kernels, which leave out what is not wanted; in the quick run those of other tests.
+few_kernels = {"transforms": False, "backends": ("cpu",), "return_all": True, "recompute": False}
+
+
+@FEW
+@given(calls(st.sampled_from(CATALOGUE), **few_kernels), st.data())
+def test_some_gradients_are_those_of_all(call, data):
+    assert_some_gradients_are_those_of_all(call, data)
+
+
+@pytest.mark.slow
+@settings(MANY, max_examples=8)
+@given(calls(backends=("cpu",)), st.data())
+def test_many_gradients_of_some_leaves(call, data):
+    assert_some_gradients_are_those_of_all(call, data)
+
+
 # the batch
 
 
@@ -241,22 +273,14 @@ def assert_reversed_is_reverse(call: Call):
     onwards = replace_layer(layer, bidirectional=False)
     for name, parameter in onwards.named_parameters():
         parameter.data.copy_(dict(layer.named_parameters())[f"{name}_reverse"])
-    draws = layer.cell.draws
-    masks = None
-    if call.masks is not None:
-        masks = [
-            {
-                name: flipped(call, mask) if draws[name].every == "step" else mask
-                for name, mask in call.masks[1].items()
-            }
-        ]
+    masks = call.with_masks(lambda mask, every: flipped(call, mask) if every else mask)
     turned = Call(
         onwards,
         flipped(call, call.x.detach()).requires_grad_(),
         None if call.state is None else tuple(part[1:].detach() for part in call.state),
         call.lengths,
         None if call.resets is None else flipped(call, call.resets, resets=True),
-        masks,
+        None if masks is None else masks[1:],
         call.return_all,
     )
     y, *rest = call.run()
@@ -270,8 +294,7 @@ def assert_reversed_is_reverse(call: Call):
     )
 
 
-# Dropped weights are drawn for each direction anew, so none are dropped here.
-one_layer_both_ways = calls(bidirectional=True, num_layers=1, weight_dropout=0.0)
+one_layer_both_ways = calls(bidirectional=True, num_layers=1)
 
 
 @FEW
@@ -344,8 +367,6 @@ def test_much_recomputed_is_kept(call):
 @given(calls(training=False))
 def test_what_is_exported_is_ours(call):
     layer, turn = call.layer, call.layer.batch_first
-    # The eager backend says that it has no graph of ragged rows.
-    assume(layer.backend != "eager" or (call.lengths is None and call.resets is None))
     given = {
         "x": call.x.detach().transpose(0, 1) if turn else call.x.detach(),
         "state": None,

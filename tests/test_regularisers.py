@@ -351,8 +351,13 @@ def test_the_operator_is_a_good_operator_with_noise():
     ("masks", "says"),
     [
         (lambda masks: masks[:1], "one dictionary for each of the 2 layers and directions"),
-        (lambda masks: [{}, *masks[1:]], "the masks of cell 'simple' are m_h; found none"),
+        (lambda masks: masks[0], "as draw_masks gives them; found dict of 1"),
+        (lambda masks: True, "as draw_masks gives them; found bool of 1"),
+        (lambda masks: [{}, *masks[1:]], "of cell 'simple' are m_h; found none"),
+        (lambda masks: [None, None], "of cell 'simple' are m_h; found NoneType"),
         (lambda masks: [{"m_h": torch.ones(2, 2)}] * 2, r"the mask m_h is a tensor \(3, 5\)"),
+        (lambda masks: [{"m_h": [1.0]}] * 2, r"the mask m_h is a tensor .* found list"),
+        (lambda masks: [{"m_h": masks[0]["m_h"] > 0}] * 2, r"found \(3, 5\), torch.bool on cpu"),
     ],
 )
 def test_masks_that_do_not_fit(masks, says):
@@ -417,6 +422,46 @@ def test_locked_dropout_drops_the_same_units_at_all_steps():
         layer_of(cells.simple, dropout_every="day")
     with pytest.raises(InputError, match="weight_dropout is 2; it is a probability"):
         layer_of(cells.simple, weight_dropout=2)
+
+
+DROPPED = {"dropout": 0.4, "weight_dropout": 0.4, "num_layers": 2, "bidirectional": True}
+
+
+@pytest.mark.parametrize("every", ["step", "sequence"])
+def test_masks_of_weights_and_between_layers_can_be_given(every):
+    layer = layer_of(cells.gru, dropout_every=every, **DROPPED)
+    x, masks = data(T, B, X), layer.draw_masks(T, B)
+    assert [sorted(one) for one in masks] == [["U"], ["U"], ["U", "x"], ["U", "x"]]
+    assert masks[2]["x"] is masks[3]["x"]
+    assert masks[2]["x"].shape == ((T, B, 2 * H) if every == "step" else (B, 2 * H))
+    assert set(masks[2]["x"].unique().tolist()) == {0.0, 1 / 0.6}
+    by_hand = (
+        layer_of(cells.gru, bidirectional=True),
+        Recurrent(cells.gru, 2 * H, H, bidirectional=True, dtype=torch.float64),
+    )
+    for number, one in enumerate(by_hand):
+        for ending in ("", "_reverse"):
+            mask = masks[2 * number + bool(ending)]["U"]
+            for family in ("W", "U", "b", "b_U"):
+                weight = layer.get_parameter(f"{family}_l{number}{ending}").detach()
+                one.get_parameter(f"{family}_l0{ending}").data = (
+                    weight * mask if family == "U" else weight
+                )
+    expected, _ = by_hand[1](by_hand[0](x)[0] * masks[2]["x"])
+    torch.testing.assert_close(layer(x, masks=masks)[0], expected)
+    torch.testing.assert_close(layer.eval()(x, masks=masks)[0], expected)
+
+
+def test_masks_given_are_the_same_with_recompute():
+    cell = MANY["all"](cells.gru)
+    found = []
+    for recompute in (False, True):
+        layer = layer_of(cell, recompute=recompute, **DROPPED)
+        torch.manual_seed(4)
+        masks, x = layer.draw_masks(T, B), data(T, B, X).requires_grad_()
+        y, _ = layer(x, masks=masks)
+        found.append([y, *torch.autograd.grad(y.sin().sum(), [x, *layer.parameters()])])
+    torch.testing.assert_close(*found)
 
 
 def test_everything_can_be_dropped():

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from .cell import Cell
 from .errors import InputError
 from .recurrence import Back, Params, Pass, Recurrence, Run
 
+Part = TypeVar("Part", Pass, Back)
 State = Array | tuple[Array, ...]
 
 
@@ -241,7 +243,7 @@ class Trace:
 
     def __getitem__(self, key: str | tuple[str, int] | tuple[str, int, int]) -> Array:
         name, layer, direction = _place(key)
-        values = self.layers[layer][direction].values
+        values = _at(self.layers, layer, direction).values
         if name not in values:
             raise KeyError(f"{name} was not kept; this trace has {', '.join(values)}.")
         return values[name]
@@ -314,7 +316,7 @@ class Gradients:
 
     def __getitem__(self, key: str | tuple[str, int] | tuple[str, int, int]) -> Array:
         name, layer, direction = _place(key)
-        values = self.layers[layer][direction].values
+        values = _at(self.layers, layer, direction).values
         if name not in values:
             raise KeyError(f"{name} was not kept; this trace has {', '.join(values)}.")
         return values[name]
@@ -338,6 +340,16 @@ class Gradients:
     def anew(self) -> State:
         """The gradient with respect to `Network.initial`, by rows that start anew after a reset."""
         return _stacked([one.anew for layer in self.layers for one in layer])
+
+
+def _at(layers: tuple[tuple[Part, ...], ...], layer: int, direction: int) -> Part:
+    try:
+        return layers[layer][direction]
+    except IndexError:
+        raise IndexError(
+            f"there are {len(layers)} layers, from 0, of {len(layers[0])} directions; found layer "
+            f"{layer}, direction {direction}."
+        ) from None
 
 
 def _place(key: str | tuple[str, int] | tuple[str, int, int]) -> tuple[str, int, int]:

@@ -30,6 +30,7 @@ def recurrent_dropout(cell: Cell, p: float) -> Cell:
 
     Source: Gal & Ghahramani 2016, "A theoretically grounded application of dropout in RNNs".
     """
+    _check_cell("recurrent_dropout", cell)
     _check_probability("recurrent_dropout", p)
     if not p:
         return cell
@@ -76,6 +77,7 @@ def candidate_dropout(cell: Cell, p: float, name: str | None = None) -> Cell:
 
     Source: Semeniuta, Severyn & Barth 2016, "Recurrent dropout without memory loss".
     """
+    _check_cell("candidate_dropout", cell)
     _check_probability("candidate_dropout", p)
     given = [one.name for one in cell.equations.equations]
     found = [letter for letter in ("g", "n") if letter in given] if name is None else [name]
@@ -111,6 +113,7 @@ def zoneout(cell: Cell, p: float | Mapping[str, float]) -> Cell:
     Source: Krueger et al. 2017, "Zoneout: regularizing RNNs by randomly preserving hidden
     activations".
     """
+    _check_cell("zoneout", cell)
     chosen = dict(p) if isinstance(p, Mapping) else dict.fromkeys(cell.states, p)
     for state, probability in chosen.items():
         _check_state("zoneout", cell, state)
@@ -150,8 +153,8 @@ def layer_norm(cell: Cell, epsilon: float = 1e-5) -> Cell:
     Source: Ba, Kiros & Hinton 2016, "Layer normalization", equations 20 to 22, with each gate's
     units by themselves.
     """
-    if isinstance(epsilon, bool) or not 0 < epsilon < float("inf"):
-        raise InputError(f"layer_norm needs an epsilon above 0; found {epsilon!r}.")
+    _check_cell("layer_norm", cell)
+    _check_positive("layer_norm needs an epsilon", epsilon)
     norms = _Norms(cell.equations, epsilon)
     output, *others = cell.states
 
@@ -255,8 +258,8 @@ def clipped(cell: Cell, limit: float, state: str | None = None) -> Cell:
     Raises:
         InputError: if the limit is not above 0, or there is no such state.
     """
-    if not 0 < limit < float("inf"):
-        raise InputError(f"clipped needs a limit above 0; found {limit!r}.")
+    _check_cell("clipped", cell)
+    _check_positive("clipped needs a limit", limit)
     chosen = cell.states[-1] if state is None else state
     _check_state("clipped", cell, chosen)
     free = _Names(cell.equations).fresh(f"{chosen}_free")
@@ -373,6 +376,19 @@ def _made(equations: Equations, changed: tuple[Equation, ...], draws: Mapping[st
         written_order=tuple(equation.name for equation in changed),
     )
     return Cell.parse(other.text)
+
+
+def _check_cell(what: str, cell: Cell) -> None:
+    if not isinstance(cell, Cell):
+        raise InputError(
+            f"{what} takes a cell, such as unrolled.cells.lstm; found {type(cell).__name__}."
+        )
+
+
+def _check_positive(what: str, number: float) -> None:
+    kind = isinstance(number, int | float) and not isinstance(number, bool)
+    if not kind or not 0 < number < float("inf"):
+        raise InputError(f"{what} above 0; found {number!r}.")
 
 
 def _check_probability(what: str, p: float) -> None:

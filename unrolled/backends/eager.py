@@ -84,10 +84,12 @@ def unroll(
     counts: Sequence[int],
     reverse: bool = False,
     recompute: bool = False,
+    numbered: Tensor | None = None,
 ) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
     """The same, given how many rows take part at each step, for torch's compilers to follow.
 
     With `recompute`, autograd keeps what a step receives, and computes the rest of it again.
+    `numbered` are the numbers of the steps, (rows of all steps,), where they are not counted here.
 
     Returns:
         Outputs, last states, and family → total.
@@ -95,7 +97,7 @@ def unroll(
     numbers = {**sizes, ONE: 1}
     like = inputs[0]
     evaluation = _Evaluation(program, numbers, split_blocks(program, numbers, parameters), like)
-    rows = _given(program, numbers, inputs, counts, reverse)
+    rows = _given(program, numbers, inputs, counts, reverse, numbered)
     loop = []
     for instruction in program.instructions:
         ready = all(name in rows or name in evaluation.blocks for name in instruction.operands)
@@ -178,6 +180,7 @@ def _given(
     inputs: Sequence[Tensor],
     counts: Sequence[int],
     reverse: bool,
+    numbered: Tensor | None,
 ) -> dict[str, Tensor]:
     """The values that come from outside, for the rows of all steps."""
     rows: dict[str, Tensor] = {}
@@ -187,18 +190,23 @@ def _given(
             group, torch.split_with_sizes(array, widths, dim=1) if group else (), strict=True
         )
     if any(STEP_NUMBER in instruction.operands for instruction in program.instructions):
-        # From the end, the number of a step depends on how long the row is.
-        lengths = [sum(row < count for count in counts) for row in range(max(counts, default=0))]
-        numbered = [
-            lengths[row] - step if reverse else step + 1
-            for step, count in enumerate(counts)
-            for row in range(count)
-        ]
-        rows[STEP_NUMBER] = inputs[0].new_tensor([float(number) for number in numbered])[:, None]
+        if numbered is None:
+            numbered = inputs[0].new_tensor(_numbers(counts, reverse))
+        rows[STEP_NUMBER] = numbered[:, None]
     for size, units in numbers.items():
         if count_of(size) in program.counts:
             rows[count_of(size)] = inputs[0].new_full((len(inputs[0]), 1), units)
     return rows
+
+
+def _numbers(counts: Sequence[int], reverse: bool) -> list[float]:
+    """The number of the step of each row of all steps; from the end, rows of any length begin."""
+    lengths = [sum(row < count for count in counts) for row in range(max(counts, default=0))]
+    return [
+        float(lengths[row] - step if reverse else step + 1)
+        for step, count in enumerate(counts)
+        for row in range(count)
+    ]
 
 
 def _loop(

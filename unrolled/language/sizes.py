@@ -232,7 +232,8 @@ def bind_sizes(
             if letter in free:
                 given.setdefault(name, hidden_size)
     for name, size in given.items():
-        if size != int(size) or size < 1:
+        whole = hasattr(size, "__index__") and not isinstance(size, bool)
+        if not whole or size < 1:
             raise equations.source.equation_error(
                 NOWHERE, f"the size of {name} is {size!r}; a size is a whole number from 1 on."
             )

@@ -24,12 +24,21 @@ def check_arguments(cell: Cell, num_layers: int, dropout: float, every: str) -> 
         raise InputError(
             f"the first argument is a cell, such as unrolled.cells.lstm; found {cell!r}."
         )
-    if num_layers < 1:
-        raise InputError(f"num_layers is {num_layers}; a network has one layer or more.")
-    if isinstance(dropout, bool) or not 0 <= dropout <= 1:
-        raise InputError(f"dropout is {dropout!r}; it is a probability, from 0 to 1.")
+    if isinstance(num_layers, bool) or not isinstance(num_layers, int) or num_layers < 1:
+        raise InputError(f"num_layers is {num_layers!r}; a network has one layer or more.")
+    check_probability("dropout", dropout)
     if every not in get_args(Every):
         raise InputError(f"dropout_every is 'step' or 'sequence'; found {every!r}.")
+
+
+def check_probability(name: str, p: float) -> None:
+    """Refuse what is no probability.
+
+    Raises:
+        InputError: if it is none.
+    """
+    if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:
+        raise InputError(f"{name} is {p!r}; it is a probability, from 0 to 1.")
 
 
 def counts_of(lengths: Tensor | Sequence[int], batch: int) -> Tensor:
@@ -38,7 +47,12 @@ def counts_of(lengths: Tensor | Sequence[int], batch: int) -> Tensor:
     Raises:
         InputError: if they are not one whole number for each row.
     """
-    counts = torch.as_tensor(lengths)
+    try:
+        counts = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"lengths are whole numbers, one for each of the {batch} rows; found {lengths!r}."
+        ) from None
     whole = not counts.is_floating_point() and not counts.is_complex()
     if tuple(counts.shape) != (batch,) or not (whole or batch == 0) or counts.dtype == torch.bool:
         raise InputError(
@@ -66,6 +80,8 @@ def check_input(x: object, input_size: int, batch_first: bool) -> None:
             f"this layer has input_size {input_size}; the input of shape "
             f"{tuple(x.shape)} has {x.shape[-1]} values at each step."
         )
+    if x.layout is not torch.strided:
+        raise InputError(f"the input is a dense tensor; found {x.layout}: x.to_dense().")
 
 
 def begins_of(resets: Tensor, x: Tensor, alone: bool, batch_first: bool) -> Tensor:
@@ -112,6 +128,11 @@ def states_of(
         InputError: if it does not fit.
     """
     names = cell.states
+    if not isinstance(state, Tensor | tuple | list):
+        raise InputError(
+            f"a state is {'a tensor' if len(names) == 1 else 'a tuple of tensors'} "
+            f"({', '.join(names)}) for cell '{cell.name}'; found {type(state).__name__}."
+        )
     parts = [state] if isinstance(state, Tensor) else list(state)
     if len(parts) != len(names):
         raise InputError(

@@ -72,18 +72,23 @@ def refuse_second_derivative(backend: str) -> None:
     _say(reason)
 
 
-def refuse_ragged_graph() -> None:
-    """Say that the eager backend packs ragged rows by their lengths, which a graph cannot see.
+def can_look(packed: bool) -> bool:
+    """Whether lengths and resets are numbers here, as they are not for compilers and transforms.
+
+    Args:
+        packed: whether the lengths are those of a packed sequence, which has no other form.
 
     Raises:
-        BackendError: inside torch.compile or torch.export.
+        BackendError: for a packed sequence inside torch.compile or torch.export.
     """
-    if torch.compiler.is_compiling():
+    if packed and torch.compiler.is_compiling():
         raise BackendError(
-            "torch.compile(fullgraph=True) and torch.export take lengths, resets and packed "
-            "sequences of layers that a kernel serves (float32 and float64 on the CPU), and not of "
-            "those on the eager backend, where the graph would depend on the lengths."
+            "torch.compile(fullgraph=True) and torch.export take packed sequences of layers that a "
+            "kernel serves (float32 and float64 on the CPU), and not of those on the eager "
+            "backend, where the graph would depend on the lengths. Give a padded tensor with "
+            "lengths=… there."
         )
+    return packed or not (torch.compiler.is_compiling() or _inside_transform())
 
 
 def can_checkpoint() -> bool:
@@ -119,9 +124,15 @@ def _multiply(a: Array, b: Array, out: Array) -> None:
     torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
 
 
+def under_autocast(x: Tensor) -> bool:
+    """Whether autocast chooses the dtypes of operations on this tensor's device."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def _mixed_by_autocast(x: Tensor, other: Tensor) -> str:
     """Where autocast mixes dtypes that is a reason for the eager backend, elsewhere an error."""
-    if torch.is_autocast_enabled(x.device.type) and other.device == x.device:
+    if other.device == x.device and under_autocast(x):
         return f"autocast brings {_kind(x)} together with {_kind(other)}"
     raise InputError(
         f"the input is {_kind(x)}, and a state or parameter of the layer is {_kind(other)}. "

@@ -15,8 +15,9 @@ from ..cell import Cell
 from ..derivative import differentiate, kept_values
 from ..language.sizes import ONE
 from ..program import Program
-from .choice import can_checkpoint, refuse_ragged_graph, run_kernels
+from .choice import can_checkpoint, can_look, run_kernels
 from .rows import Rows, rows_of
+from .unpacked import unroll_unpacked
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,10 @@ def forward_eager(
     """As `forward`, with torch's own operations, which torch can differentiate and transform."""
 
     def unroll(
-        given: list[Tensor], initial: Sequence[Tensor], active: list[int]
+        given: list[Tensor],
+        initial: Sequence[Tensor],
+        active: list[int],
+        numbered: Tensor | None = None,
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         outputs, last, _ = eager.unroll(
             direction.inference,
@@ -281,14 +285,27 @@ def forward_eager(
             active,
             direction.reverse,
             direction.recompute and can_checkpoint(),
+            numbered,
         )
         return outputs, last
 
-    if counts is None and resets is None:  # nothing here but shapes, so that compilers can read it
+    dense = counts is None and resets is None
+    blind = not dense and not can_look(packed=x.dim() == 2)
+    if dense or (blind and not len(x)):  # nothing here but shapes, so that compilers can read it
         flat = [x.flatten(0, 1), *([] if noise is None else [noise.flatten(0, 1)])]
         found, last = unroll(flat, states, [x.shape[1]] * x.shape[0])
         return [*(y.reshape(*x.shape[:-1], y.shape[1]) for y in found), *last]
-    refuse_ragged_graph()
+    if blind:
+        found, last = unroll_unpacked(
+            lambda step, entering, number: unroll(step, entering, [x.shape[1]], number),
+            [group for group in (x, noise) if group is not None],
+            states,
+            counts,
+            resets,
+            anew,
+            direction.reverse,
+        )
+        return [*found, *last]
     rows = rows_of(x, states[0], counts, resets, direction.reverse)
     initial = rows.entered(states, anew)
     found, last = unroll(_inputs(rows, x, noise), initial, rows.steps.active.tolist())

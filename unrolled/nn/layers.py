@@ -26,13 +26,14 @@ from .checks import (
 )
 from .choice import check_name
 from .direction import Direction, Given, direction_of
-from .masks import Masks, draw_masks, dropped, noise_of
+from .drawing import Drawing
+from .masks import Masks, draw_masks, dropped, masked, noise_of
 from .operator import recurrence
 from .stepping import DTYPES, Stepper, stepper_of, watched
 from .trace import LayerTrace, network_of, trace_of
 
 
-class Layers(nn.Module):
+class Layers(Drawing):
     """A stack of recurrent layers; how parameters are stored is left to its subclasses.
 
     Args:
@@ -51,8 +52,6 @@ class Layers(nn.Module):
         InputError: if an argument does not fit.
         SizeError: if two sizes of the cell cannot agree.
     """
-
-    weight_dropout: float = 0.0  # a subclass may have it
 
     def __init__(
         self,
@@ -139,14 +138,6 @@ class Layers(nn.Module):
         """H, the size that `reset_parameters` goes by."""
         return self._state_sizes[0]
 
-    def _families(self, number: int) -> Sequence[Tensor]:
-        """The stacked families of one direction of one layer, in the cell's order."""
-        raise NotImplementedError
-
-    def _families_used(self, number: int) -> Sequence[Tensor]:
-        """The families as a call uses them; with weight dropout, what is left of them."""
-        return self._families(number)
-
     def _learned(self, number: int) -> list[Tensor] | None:
         """The learned initial states (size,) of one direction of one layer; None if zeros."""
         return None
@@ -179,7 +170,7 @@ class Layers(nn.Module):
                 step t the rows marked start anew: from zeros, or from what was learned, whatever
                 `state` was given. No gradient crosses to the step before, in either direction.
                 What lies between two resets is computed side by side, so resets save time.
-            masks: the cell's random values, as `draw_masks` gives them, which are then used in
+            masks: all that is random in a call, as `draw_masks` gives it, which is then used in
                 evaluation mode too.
             return_all: whether every state of every step is wanted, of all layers and directions.
 
@@ -319,8 +310,11 @@ class Layers(nn.Module):
     ) -> LayerTrace:
         """Run the layers and keep every named value, and after `backward` every gradient.
 
+        Nothing is random: as in evaluation mode, random values have their means, and nothing is
+        dropped.
+
         Args:
-            x: as in `forward`, as a tensor; dropout between layers is left out.
+            x: as in `forward`, as a tensor.
             state: as in `forward`.
             lengths: as in `forward`.
             resets: as in `forward`.
@@ -329,6 +323,8 @@ class Layers(nn.Module):
             InputError: if a shape does not fit.
         """
         check_input(x, self.input_size, self.batch_first)
+        if not x.is_floating_point():
+            raise InputError(f"the input of a trace has numbers with a point; found {x.dtype}.")
         alone = x.dim() == 2
         sequence = x.unsqueeze(1) if alone else x.transpose(0, 1) if self.batch_first else x
         batch, numbers = sequence.shape[1], range(len(self._directions))
@@ -378,28 +374,30 @@ class Layers(nn.Module):
         Returns the outputs and the last states and, where they are wanted, all states.
         """
         batch = initial[0][0].shape[0]
-        noisy = self._check_masks(masks)
+        if masks is not None:
+            self._check_masks(masks)
+        noisy = bool(self._random) and (self.training or masks is not None)
         running = self._random if noisy else self._directions
         emitted = len(initial) if return_all else 1
         found: list[list[Tensor]] = []
         directions = 1 + self.bidirectional
         for layer in range(self.num_layers):
-            if layer and self.dropout and self.training:
+            dropping = layer and self.dropout
+            if dropping and self.training and masks is None:
                 x = dropped(x, self.dropout, self.dropout_every, counts)
-            x = x.contiguous()
             here = range(layer * directions, (layer + 1) * directions)
+            if dropping and masks is not None:  # both directions have the same
+                x = masked(x, self._input, masks[here[0]][self._input])
+            x = x.contiguous()
             given = []
             for number in here:
                 direction, noise = running[number], None
+                mask = None if masks is None else masks[number]
                 if noisy:
-                    drawn = (
-                        draw_masks(direction, x, tuple(x.shape[:-1]), batch)
-                        if masks is None
-                        else masks[number]
-                    )
+                    drawn = mask or draw_masks(direction, x, tuple(x.shape[:-1]), batch)
                     noise = noise_of(direction, drawn, x, counts)
                 states = [parts[number] for parts in initial]
-                families, anew = self._families_used(number), self._learned(number) or ()
+                families, anew = self._families_used(number, mask), self._learned(number) or ()
                 given.append(Given(states, families, noise, anew))
             both = [running[number] for number in here]
             both = [one.with_all_states for one in both] if return_all else both
@@ -408,31 +406,6 @@ class Layers(nn.Module):
             x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
         last, every = [one[emitted:] for one in found], [one[:emitted] for one in found]
         return [x, _stacked(last), *([_stacked(every)] if return_all else [])]
-
-    def draw_masks(self, length: int, batch: int) -> list[Masks]:
-        """Draw the random values of the cell for one call, to look at them or to use them twice.
-
-        Args:
-            length: T.
-            batch: B; 1 for one sequence.
-
-        Returns:
-            For each layer and direction, as they stand in a state: name → (B, size) of what is
-            drawn once for a sequence, (T, B, size) of what is drawn at every step.
-        """
-        like = self._families(0)[0].detach()
-        return [draw_masks(one, like, (length, batch), batch) for one in self._random]
-
-    def _check_masks(self, masks: Sequence[Masks] | None) -> bool:
-        """Whether this call has random values."""
-        if masks is None:
-            return self.training and bool(self._random)
-        if len(masks) != len(self._random):
-            raise InputError(
-                f"masks are one dictionary for each of the {len(self._random)} layers and "
-                f"directions that have random values; found {len(masks)}."
-            )
-        return bool(self._random)
 
     # what the first step receives
 

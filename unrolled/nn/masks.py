@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..language.equations import Draw
+from .choice import under_autocast
 from .direction import Direction
 
 Masks = Mapping[str, Tensor]  # name of a random value → (B, size), or (T, B, size) of every step
@@ -35,31 +36,48 @@ def noise_of(direction: Direction, masks: Masks, x: Tensor, counts: Tensor | Non
 
     Args:
         direction: of a cell with random values.
-        masks: as `draw_masks` gives them.
+        masks: as `draw_masks` gives them; others may stand among them.
         x: (T, B, I), or (rows of all steps, I) of a packed sequence.
         counts: of a packed sequence (T,), how many rows take part at each step.
 
     Raises:
-        InputError: if one is missing or does not fit.
+        InputError: if one does not fit.
     """
-    draws, steps = direction.cell.draws, tuple(x.shape[:-1])
-    if masks.keys() != draws.keys():
-        raise InputError(
-            f"the masks of cell '{direction.cell.name}' are {', '.join(draws)}; "
-            f"found {', '.join(masks) or 'none'}."
-        )
     columns = []
-    for name, draw in draws.items():
-        mask, size = masks[name], _size(direction, name)
-        batch = _batch(x, counts)
-        expected = (*(steps if draw.every == "step" else (batch,)), size)
-        if tuple(mask.shape) != expected or mask.dtype != x.dtype or mask.device != x.device:
-            raise InputError(
-                f"the mask {name} is a tensor {expected}, as the input {x.dtype} on {x.device}; "
-                f"found {tuple(mask.shape)}, {mask.dtype} on {mask.device}."
-            )
-        columns.append(mask if draw.every == "step" else over_steps(mask, x, counts))
+    for name, draw in direction.cell.draws.items():
+        every, size = draw.every == "step", _size(direction, name)
+        first = tuple(x.shape[:-1]) if every else (_batch(x, counts),)
+        mask = fitting(name, masks[name], (*first, size), x)
+        columns.append(mask if every else over_steps(mask, x, counts))
     return columns[0].contiguous() if len(columns) == 1 else torch.cat(columns, -1)
+
+
+def masked(x: Tensor, name: str, mask: object) -> Tensor:
+    """What a layer reads, (T, B, size), some of it dropped by a mask (B, size) or (T, B, size)."""
+    steps = isinstance(mask, Tensor) and mask.dim() == x.dim()
+    return x * fitting(name, mask, tuple(x.shape) if steps else tuple(x.shape[1:]), x)
+
+
+def fitting(name: str, mask: object, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """A mask of the dtype and on the device of a tensor.
+
+    Raises:
+        InputError: if it is none, or has another shape, device or (but in autocast) dtype.
+    """
+    if isinstance(mask, Tensor) and tuple(mask.shape) == shape and mask.device == like.device:
+        if mask.dtype == like.dtype:
+            return mask
+        if mask.is_floating_point() and under_autocast(like):
+            return mask.to(like.dtype)
+    found = (
+        f"{tuple(mask.shape)}, {mask.dtype} on {mask.device}"
+        if isinstance(mask, Tensor)
+        else type(mask).__name__
+    )
+    raise InputError(
+        f"the mask {name} is a tensor {shape}, as the input {like.dtype} on {like.device}; "
+        f"found {found}."
+    )
 
 
 def over_steps(mask: Tensor, x: Tensor, counts: Tensor | None) -> Tensor:

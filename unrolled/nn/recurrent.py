@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ..cell import Cell
 from ..errors import InputError
 from ..language.equations import Every
+from .checks import check_probability
 from .layers import Layers
-from .masks import dropout_mask
 
 
 class Recurrent(Layers):
@@ -84,8 +84,7 @@ class Recurrent(Layers):
         )
         if initial_state not in ("zero", "learned"):
             raise InputError(f"initial_state is 'zero' or 'learned'; found {initial_state!r}.")
-        if isinstance(weight_dropout, bool) or not 0 <= weight_dropout <= 1:
-            raise InputError(f"weight_dropout is {weight_dropout!r}; it is a probability.")
+        check_probability("weight_dropout", weight_dropout)
         self.bias = bias
         self.weight_dropout = float(weight_dropout)
         self.initial_state = initial_state
@@ -123,19 +122,13 @@ class Recurrent(Layers):
     def _families(self, number: int) -> Sequence[Tensor]:
         return [getattr(self, name) for name in self._names[number]]
 
-    def _families_used(self, number: int) -> Sequence[Tensor]:
-        found = self._families(number)
-        if not (self.weight_dropout and self.training):
-            return found
+    @property
+    def _families_dropped(self) -> frozenset[str]:
+        if not self.weight_dropout:
+            return frozenset()
         kinds = self.cell.equations.kinds
         recurrent = {block.partition(".")[0] for block in self.cell.recurrent_blocks}
-        chosen = {family for family in recurrent if kinds[family] == "matrix"}
-        return [
-            stacked * dropout_mask(self.weight_dropout, stacked, stacked.shape)
-            if family in chosen
-            else stacked
-            for family, stacked in zip(self._directions[number].families, found, strict=True)
-        ]
+        return frozenset(family for family in recurrent if kinds[family] == "matrix")
 
     def _learned(self, number: int) -> list[Tensor] | None:
         if self.initial_state == "zero":

@@ -133,7 +133,7 @@ class _Desk:
         if not x.is_cpu or x.is_neg() or (graph and x.requires_grad):
             return None
         states = (state,) if type(state) is Tensor else state
-        if len(states) != len(self.states):
+        if not isinstance(states, tuple | list) or len(states) != len(self.states):
             return None
         y = empty_like(self.output)
         given_at, last_at, last, kept = [], [], [], []

@@ -62,6 +62,10 @@ def tbptt(
     for name, steps in (("k1", k1), ("k2", k2)):
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise InputError(f"{name} is a number of steps, 1 or more; found {steps!r}.")
+    if states is not None and not isinstance(states, Mapping):
+        raise InputError(
+            f"states are given by layer, {{layer: state}}; found {type(states).__name__}."
+        )
     return _windows(_Steps(_chunks(stream), int(batch_first)), k1, k2, _States(states or {}))
 
 
@@ -156,6 +160,8 @@ class Window:
         """
         x = self._input(x)
         self._check(layer, x)
+        if resets is not None:
+            self._axis(resets)
         given = _Given(layer, x, _left(lengths, x, self._steps.axis, self.start), resets)
         state, steps = self._states.entering(layer, self.start), self.stop - self.start
         if self._cut:

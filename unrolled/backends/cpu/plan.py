@@ -147,6 +147,18 @@ class Plan:
         self._columns: dict[tuple[str, ...], tuple[str, slice]] = {}
         self.infers = not self.program.adjoint and len(self.program.outputs) == 1
         self.outputs = frozenset(value for group in self.program.outputs for value in group)
+        self.stages_of_totals = self._stages_of_totals()
+
+    def _stages_of_totals(self) -> int:
+        """How many stages after the loop give what the totals are sums of."""
+        schedule = self.layout.schedule
+        summed = {name for outer in schedule.outers for name in (*outer.vectors, outer.operand)}
+        summed |= {name for total in schedule.sums for name in total.factors}
+        given = [
+            {i.name for i in stage.instructions} | {r for p in stage.products for r in p.results}
+            for stage in self.layout.sections[AFTER]
+        ]
+        return max((n for n, names in enumerate(given, 1) if names & summed), default=0)
 
     def run(
         self,
@@ -166,11 +178,16 @@ class Plan:
         self._together(calls, "loop", threads)
         if wanted is None or not wanted.isdisjoint(self.outputs):
             self._section(calls, AFTER, threads)
+        elif wanted:
+            self._section(calls, AFTER, threads, self.stages_of_totals)
         return [call.result(wanted) for call in calls]
 
-    def _section(self, calls: Sequence["_Call"], section: int, threads: int) -> None:
+    def _section(
+        self, calls: Sequence["_Call"], section: int, threads: int, stages: int | None = None
+    ) -> None:
+        """Run the first stages of a section, all if None."""
         word = "before" if section == BEFORE else "after"
-        for number, stage in enumerate(self.layout.sections[section]):
+        for number, stage in enumerate(self.layout.sections[section][:stages]):
             for call in calls:
                 call.multiply(stage.products)
             if f"{word}_{number}" in self.arguments:
