@@ -1,0 +1,486 @@
+"""The short way: stacks of layers over few steps and rows, where the way to a kernel is most of it.
+
+Each layer and direction is one call of a compiled function, forward or backward, which is told all
+that it needs by a table. The tables for one shape of input lie on a *desk*, with the memory that
+the kernels work in; a call writes only the addresses that have changed. One step is the kernel that
+reads weights where they lie (`backends.cpu.live`); more are a whole pass (`backends.cpu.whole`).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, empty_like, is_grad_enabled, nn
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+
+from ..backends.cpu import kernel_for
+from ..backends.cpu.live import live_kernel_for
+from ..backends.cpu.tables import Table
+from ..language.sizes import ONE
+from ..program import Program
+from .checks import State
+from .choice import refuse_second_derivative
+from .direction import Direction, direction_of, forward_eager
+
+DTYPES: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype("float32"),
+    torch.float64: np.dtype("float64"),
+}
+# Multiplications of one direction of one layer up to which a sequence is short.
+SHORT_WORK = 4_000_000
+ROWS = 64  # of one step, at most; more are quicker on several threads, with packed weights
+_PLAIN = (nn.Parameter, Tensor)
+_KEPT = 16  # shapes of input for which tables are kept
+
+Key = tuple[torch.Size, bool]  # the shape of the input, and whether it is of one step, without T
+
+
+class Shortcut:
+    """The short way through a stack of layers, for one dtype.
+
+    Args:
+        text: of the cell.
+        numbers: of each direction of each layer its sizes, in the order of `Cell.sizes.letters`.
+        names: of each the names of its families of parameters, in the cell's order.
+        bidirectional: whether every other one reads the sequence from its end.
+        backend: as the layer's argument names it.
+        recompute: whether the forward pass keeps states only.
+        dtype: float32 or float64.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        numbers: tuple[tuple[int, ...], ...],
+        names: tuple[tuple[str, ...], ...],
+        bidirectional: bool,
+        backend: str,
+        recompute: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        self._about = text, numbers, names, bidirectional, backend, recompute, dtype
+        self.backend = backend
+        self.dtype = dtype
+        self.width = 1 + bidirectional  # directions of a layer
+        self.directions = [
+            direction_of(text, sizes, bool(number % self.width), backend, recompute=recompute)
+            for number, sizes in enumerate(numbers)
+        ]
+        first = self.directions[0]
+        self.input_size = first.sizes["I"]
+        self.state_sizes = [first.sizes[first.cell.sizes.values[s]] for s in first.cell.states]
+        self.families = [
+            [*zip(of_direction, map(torch.Size, first.cell.parameter_shapes(d.sizes).values()),
+                  strict=True)]
+            for of_direction, d in zip(names, self.directions, strict=True)
+        ]  # fmt: skip
+        self.work = max(map(_work_of_a_row, self.directions))
+        self._free: dict[Key, list[_Desk]] = {}  # desks that no thread is working at
+
+    def __reduce__(self) -> Any:
+        # Copies and pickles lead to the one that is there already, with its tables.
+        return shortcut_of, self._about
+
+    def __call__(
+        self, module: nn.Module, x: Tensor, state: State | None, one_step: bool
+    ) -> tuple[Tensor, State] | None:
+        """Run all layers, if the sequence is short and these tensors need nothing but numbers.
+
+        Args:
+            module: whose parameters they are.
+            x: (T, B, I), or (T, I) for one sequence, of the dtype; of one step without T.
+            state: a tensor (layers · directions, B, size) or a tuple of several, without B for one
+                sequence; zeros if None.
+            one_step: whether `x` is one step.
+
+        Returns:
+            The output and the last state; None if the kernels cannot do it, or something does not
+            fit.
+        """
+        key = x.shape, one_step
+        if key not in self._free and not self._prepared(key):
+            return None
+        graph = is_grad_enabled()
+        wanted = graph and x.requires_grad
+        if not x.is_cpu or x.is_neg():
+            return None
+        parameters, families = module._parameters, []
+        for of_direction in self.families:
+            for name, shape in of_direction:
+                family = parameters.get(name)
+                if family is None:
+                    family = getattr(module, name)
+                if not self._fits(family, shape):
+                    return None
+                wanted = wanted or (graph and family.requires_grad)
+                families.append(family)
+        states: tuple[Tensor, ...] = ()
+        desk = self.desk(key)
+        try:
+            if state is not None:
+                states = (state,) if type(state) is Tensor else tuple(state)
+                if len(states) != len(self.state_sizes):
+                    return None
+                for given, like in zip(states, desk.states):  # noqa: B905 - equal, see above
+                    if not self._fits(given, like.shape, contiguous=False) or given.is_neg():
+                        return None
+                    wanted = wanted or (graph and given.requires_grad)
+            if not wanted:
+                y, last, _ = desk.forward(x, states, families, keep=False)
+        finally:
+            self._free.setdefault(key, []).append(desk)
+        if wanted:
+            y, *last = _Short.apply(  # type: ignore[no-untyped-call]
+                self, key, len(states), x, *states, *families
+            )
+        return y, last[0] if len(last) == 1 else tuple(last)
+
+    def _fits(self, tensor: object, shape: torch.Size, contiguous: bool = True) -> bool:
+        return (
+            type(tensor) in _PLAIN
+            and tensor.shape == shape  # type: ignore[attr-defined]
+            and tensor.dtype is self.dtype  # type: ignore[attr-defined]
+            and tensor.is_cpu  # type: ignore[attr-defined]
+            and not (contiguous and not tensor.is_contiguous())  # type: ignore[attr-defined]
+        )
+
+    def desk(self, key: Key) -> "_Desk":
+        """A desk that nobody else works at, until it is put back."""
+        try:
+            return self._free[key].pop()
+        except (IndexError, KeyError):
+            return _Desk(self, *key)
+
+    def _prepared(self, key: Key) -> bool:
+        shape, one_step = key
+        if len(shape) not in ((1, 2) if one_step else (2, 3)) or shape[-1] != self.input_size:
+            return False
+        rows = prod(shape[:-1])
+        live = rows <= ROWS if one_step or shape[0] == 1 else False
+        if rows == 0 or not (live or rows * self.work <= SHORT_WORK):
+            return False
+        if len(self._free) >= _KEPT:
+            self._free.clear()
+        self._free.setdefault(key, [])
+        return True
+
+
+@cache
+def shortcut_of(*about: Any) -> Shortcut:
+    """The one `Shortcut` of this process with these arguments."""
+    return Shortcut(*about)
+
+
+def _work_of_a_row(direction: Direction) -> int:
+    """About how many multiplications one step of one row takes."""
+    program, sizes = direction.inference, {**direction.sizes, ONE: 1}
+    units = sum(sizes[program.sizes[i.name]] for i in program.instructions)
+    return 8 * units + sum(
+        prod(sizes[letter] for letter in program.shapes[matrix])
+        for instruction in program.instructions
+        if instruction.operation == "matmul"
+        for matrix, _ in instruction.pairs
+    )
+
+
+class _Desk:
+    """What one call at a time works with: tables, memory, and how tensors look for one shape."""
+
+    def __init__(self, way: Shortcut, shape: torch.Size, one_step: bool) -> None:
+        self.way = way
+        rows = shape[:-1]
+        between = rows if one_step else rows[1:]  # of a state
+        self.length = 1 if one_step else rows[0]
+        self.batch = between[0] if between else 1
+        self.dtype: np.dtype[Any] = DTYPES[way.dtype]
+        size, count = way.state_sizes[0], len(way.directions)
+        self.output = self._empty(*rows, way.width * size)
+        self.states = [self._empty(count, *between, size) for size in way.state_sizes]
+        self.spans = [part.nbytes // count for part in self.states]
+        self.layers = range(count // way.width)
+        # What layers hand to those above: outputs of all but the last, side by side; and of a
+        # bidirectional layer what each direction gives.
+        self.inner_size = self.output.numel()
+        self.inner = self._empty(len(self.layers) - 1, self.inner_size)
+        self.halves = [self._empty(*rows, size) for _ in range(way.width)]
+        self.halves_at = [half.data_ptr() for half in self.halves]
+        self._passes: dict[str, list[tuple[Any, int, Callable[[int], None]]]] = {}
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.from_numpy(np.empty(shape, self.dtype))
+
+    def passes(self, kind: str) -> list[tuple[Any, int, Callable[[int], None]]]:
+        """Of each direction the numbers of its table, its address, and the compiled function."""
+        if kind not in self._passes:
+            self._passes[kind] = [self._pass(direction, kind) for direction in self.way.directions]
+        return self._passes[kind]
+
+    def _pass(self, direction: Direction, kind: str) -> tuple[Any, int, Callable[[int], None]]:
+        program: Program = getattr(direction, kind)
+        function: Any
+        if kind == "inference" and self.length == 1:
+            live = live_kernel_for(program, self.dtype)
+            function, call = live.function, live.call
+        else:
+            kernel = kernel_for(program, self.dtype)
+            function, call = kernel.whole, kernel.run_whole
+        table = Table(
+            function, self.dtype, direction.sizes, self.length, self.batch, direction.reverse
+        )
+        self.__dict__.setdefault("_tables", []).append(table)
+        return table.numbers, table.address, call
+
+    def forward(
+        self, x: Tensor, states: Sequence[Tensor], families: Sequence[Tensor], keep: bool
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """All layers. Each line is paid for at each call, hence their plainness.
+
+        Args:
+            x: the input.
+            states: the initial states of all layers and directions, or none.
+            families: the families of all layers and directions.
+            keep: whether `backward` will follow.
+
+        Returns:
+            The output, the last states and, with `keep`, what `backward` needs.
+        """
+        way, width = self.way, self.way.width
+        x, states = x.contiguous(), [part.contiguous() for part in states]
+        y, last = empty_like(self.output), [empty_like(like) for like in self.states]
+        given_at = [part.data_ptr() for part in states] or [0] * len(last)
+        given_spans = self.spans if states else [0] * len(last)
+        last_at = [part.data_ptr() for part in last]
+        kept, kept_at = None, [0]
+        inner_at = self.inner.data_ptr()
+        if keep:
+            kept = torch.empty(self.kept_sizes[-1], dtype=way.dtype)
+            inner_at = kept.data_ptr()
+            kept_at = [inner_at + start * self.dtype.itemsize for start in self.kept_sizes]
+        below, start = x.data_ptr(), 0
+        passes = self.passes("training" if keep else "inference")
+        for number, (numbers, address, call) in enumerate(passes):
+            layer, side = divmod(number, width)
+            top = layer == self.layers[-1]
+            above = y.data_ptr() if top else inner_at + layer * self.output.nbytes
+            stop = start + len(way.families[number])
+            addresses = [below, self.halves_at[side] if width > 1 else above]
+            if keep:
+                addresses.append(kept_at[number])
+            addresses += [at + number * span for at, span in zip(given_at, given_spans)]
+            addresses += [at + number * span for at, span in zip(last_at, self.spans)]
+            addresses += [family.data_ptr() for family in families[start:stop]]
+            numbers[: len(addresses)] = addresses
+            call(address)
+            start = stop
+            if side == width - 1:
+                if width > 1:
+                    memory = kept if kept is not None else self.inner.view(-1)
+                    torch.cat(self.halves, -1, out=y if top else self._inner_of(memory, layer))
+                below = above
+        return y, last, kept
+
+    def _inner_of(self, memory: Tensor, layer: int) -> Tensor:
+        """The outputs of a layer below the last."""
+        start = layer * self.inner_size
+        return memory[start : start + self.inner_size].view(self.output.shape)
+
+    @property
+    def kept_sizes(self) -> list[int]:
+        """Where what each direction keeps begins, and where the last of it ends."""
+        if not hasattr(self, "_kept_sizes"):
+            self._kept_sizes = [self.inner.numel()]
+            for direction in self.way.directions:
+                size = self.length * self.batch * direction.widths[-1]
+                self._kept_sizes.append(self._kept_sizes[-1] + size)
+        return self._kept_sizes
+
+    def backward(
+        self,
+        x: Tensor,
+        kept: Tensor,
+        families: Sequence[Tensor],
+        dy: Tensor | None,
+        dlast: Sequence[Tensor | None],
+        wants_x: bool,
+        wanted: Sequence[bool],
+    ) -> tuple[Tensor | None, list[Tensor], list[Tensor | None]]:
+        """All layers, from the last to the first.
+
+        Args:
+            x: the input.
+            kept: what `forward` kept.
+            families: the families of all layers and directions.
+            dy: the gradient of the output; None: zero.
+            dlast: the gradients of the last states; None: zero.
+            wants_x: whether the gradient of the input is wanted.
+            wanted: of each family whether its gradient is wanted.
+
+        Returns:
+            The gradients of the input, of the initial states, and of the families.
+        """
+        way, width = self.way, self.way.width
+        x = x.contiguous()
+        above = torch.zeros_like(self.output) if dy is None else dy.resolve_neg().contiguous()
+        ends = [None if d is None else d.resolve_neg().contiguous() for d in dlast]
+        ends_at = [0 if end is None else end.data_ptr() for end in ends]
+        end_spans = [span if at else 0 for at, span in zip(ends_at, self.spans)]
+        begun = [empty_like(like) for like in self.states]
+        begun_at = [part.data_ptr() for part in begun]
+        dfamilies = [
+            empty_like(family) if want else None
+            for family, want in zip(families, wanted)
+        ]  # fmt: skip
+        kept_at, itemsize = kept.data_ptr(), self.dtype.itemsize
+        passes = self.passes("adjoint")
+        stop = len(families)
+        dx: Tensor | None = None
+        for layer in reversed(self.layers):
+            below = x.data_ptr() if layer == 0 else kept_at + (layer - 1) * self.output.nbytes
+            sides: list[Tensor] = []
+            if width > 1:
+                for half, part in zip(self.halves, above.chunk(width, -1)):
+                    half.copy_(part)
+            for number in reversed(range(layer * width, (layer + 1) * width)):
+                numbers, address, call = passes[number]
+                start = stop - len(way.families[number])
+                like = x if layer == 0 else self.output
+                if layer or wants_x or self.needs_after:
+                    sides.append(empty_like(like))
+                addresses = [
+                    below,
+                    kept_at + self.kept_sizes[number] * itemsize,
+                    self.halves_at[number % width] if width > 1 else above.data_ptr(),
+                    sides[-1].data_ptr() if sides else 0,
+                ]
+                addresses += [at + number * span for at, span in zip(ends_at, end_spans)]
+                addresses += [at + number * span for at, span in zip(begun_at, self.spans)]
+                addresses += [family.data_ptr() for family in families[start:stop]]
+                addresses += [0 if d is None else d.data_ptr() for d in dfamilies[start:stop]]
+                numbers[: len(addresses)] = addresses
+                call(address)
+                stop = start
+            if sides:
+                dx = above = sides[0] if width == 1 else sides[0].add_(sides[1])
+        return dx if wants_x else None, begun, dfamilies
+
+    @property
+    def needs_after(self) -> bool:
+        """Whether a backward pass must have a place for the gradient of the input."""
+        return kernel_for(self.way.directions[0].adjoint, self.dtype).whole.needs_after
+
+
+class _Short(torch.autograd.Function):
+    """Both passes of a stack, for autograd."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, way: Shortcut, key: Key, count: int, x: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.about = way, key, count
+        desk = way.desk(key)
+        try:
+            y, last, kept = desk.forward(x, rest[:count], rest[count:], keep=True)
+        finally:
+            way._free.setdefault(key, []).append(desk)
+        ctx.save_for_backward(x, kept, *rest)
+        return y, *last
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        way, key, count = ctx.about
+        x, kept, *rest = ctx.saved_tensors
+        if is_grad_enabled() or type(x) is not Tensor or watched():
+            found = _differentiable_gradients(way, key, count, [x, *rest], gradients)
+            return None, None, None, *found
+        wants_x, *wanted = ctx.needs_input_grad[3:]
+        desk = way.desk(key)
+        try:
+            dx, dstates, dfamilies = desk.backward(
+                x, kept, rest[count:], gradients[0], gradients[1:], wants_x, wanted[count:]
+            )
+        finally:
+            way._free.setdefault(key, []).append(desk)
+        return None, None, None, dx, *dstates[:count], *dfamilies
+
+
+def _differentiable_gradients(
+    way: Shortcut,
+    key: Key,
+    count: int,
+    tensors: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The gradients by torch's own operations, for whoever asks for second derivatives."""
+    graph = is_grad_enabled()
+    if graph:
+        refuse_second_derivative(way.backend)
+    with torch.enable_grad():
+        outputs = _eagerly(way, key, tensors[0], tensors[1 : 1 + count], tensors[1 + count :])
+    pairs = [
+        (y, dy) for y, dy in zip(outputs, gradients, strict=True)
+        if dy is not None and y.requires_grad
+    ]  # fmt: skip
+    places = [place for place, tensor in enumerate(tensors) if tensor.requires_grad]
+    found: list[Tensor | None] = [None] * len(tensors)
+    for place, gradient in zip(
+        places,
+        torch.autograd.grad(
+            [y for y, _ in pairs],
+            [tensors[place] for place in places],
+            [dy for _, dy in pairs],
+            create_graph=graph,
+            allow_unused=True,
+        ),
+        strict=True,
+    ):
+        found[place] = gradient
+    return found
+
+
+def _eagerly(
+    way: Shortcut, key: Key, x: Tensor, states: Sequence[Tensor], families: Sequence[Tensor]
+) -> list[Tensor]:
+    """The output and the last states of all layers."""
+    shape, one_step = key
+    rows = shape[:-1]
+    between = rows if one_step else rows[1:]
+    batch = between[0] if between else 1
+    count = len(way.directions)
+    states = [part.reshape(count, batch, -1) for part in states] or [
+        x.new_zeros(count, batch, size) for size in way.state_sizes
+    ]
+    y = x.reshape(-1, batch, x.shape[-1])
+    last: list[Sequence[Tensor]] = []
+    start = 0
+    for first in range(0, count, way.width):
+        outputs = []
+        for number in range(first, first + way.width):
+            stop = start + len(way.families[number])
+            output, *ends = forward_eager(
+                way.directions[number], y, [part[number] for part in states],
+                families[start:stop], None, None, None, (),
+            )  # fmt: skip
+            outputs.append(output)
+            last.append(ends)
+            start = stop
+        y = outputs[0] if way.width == 1 else torch.cat(outputs, -1)
+    ends = [torch.stack(parts) for parts in zip(*last, strict=True)]
+    return [y.reshape(*rows, -1), *(end.reshape(count, *between, -1) for end in ends)]
+
+
+def watched() -> bool:
+    """Whether something must see torch's own operations."""
+    return (
+        is_compiling()
+        or _len_torch_dispatch_stack() > 0
+        or _get_tracing_state() is not None
+        or peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
