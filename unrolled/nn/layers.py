@@ -200,17 +200,17 @@ class Layers(nn.Module):
                     "give a padded tensor with lengths=… for that."
                 )
             return self._packed(x, state)
+        if lengths is None and resets is None and masks is None and not return_all:
+            turned = self.batch_first and isinstance(x, Tensor) and x.dim() == 3
+            found = self._shortly(x.transpose(0, 1) if turned else x, state)
+            if found is not None:
+                return (found[0].transpose(0, 1), found[1]) if turned else found
         check_input(x, self.input_size, self.batch_first)
         alone = x.dim() == 2
-        if self.batch_first and not alone:
-            x = x.transpose(0, 1)
-        if lengths is None and resets is None and masks is None and not return_all:
-            found = self._shortly(x, state)
-            if found is not None:
-                y, end = found
-                return y.transpose(0, 1) if self.batch_first and not alone else y, end
         if alone:
             x = x.unsqueeze(1)
+        elif self.batch_first:
+            x = x.transpose(0, 1)
         counts = None if lengths is None else counts_of(lengths, x.shape[1])
         begins = None if resets is None else begins_of(resets, x, alone, self.batch_first)
         initial = self._initial(state, x, x.shape[1], alone)

@@ -7,9 +7,12 @@ reads weights where they lie (`backends.cpu.live`); more are a whole pass (`back
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, cached_property
+from itertools import accumulate
 from math import prod
-from typing import Any
+from operator import add
+from struct import Struct
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +23,9 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from ..backends.cpu import kernel_for
-from ..backends.cpu.live import live_kernel_for
+from ..backends.cpu.live import LiveText, live_kernel_for
 from ..backends.cpu.tables import Table
+from ..backends.cpu.whole import WholeText
 from ..language.sizes import ONE
 from ..program import Program
 from .checks import State
@@ -76,12 +80,15 @@ class Shortcut:
         self.input_size = first.sizes["I"]
         self.state_sizes = [first.sizes[first.cell.sizes.values[s]] for s in first.cell.states]
         self.families = [
-            [*zip(of_direction, map(torch.Size, first.cell.parameter_shapes(d.sizes).values()),
-                  strict=True)]
-            for of_direction, d in zip(names, self.directions, strict=True)
-        ]  # fmt: skip
+            (name, torch.Size(shape))
+            for of_direction, direction in zip(names, self.directions, strict=True)
+            for name, shape in zip(
+                of_direction, first.cell.parameter_shapes(direction.sizes).values(), strict=True
+            )
+        ]
+        self.families_each = len(names[0])
         self.work = max(map(_work_of_a_row, self.directions))
-        self._free: dict[Key, list[_Desk]] = {}  # desks that no thread is working at
+        self.free: dict[Key, list[_Desk]] = {}  # desks that no thread is working at
 
     def __reduce__(self) -> Any:
         # Copies and pickles lead to the one that is there already, with its tables.
@@ -104,71 +111,87 @@ class Shortcut:
             fit.
         """
         key = x.shape, one_step
-        if key not in self._free and not self._prepared(key):
+        free = self.free.get(key)
+        if free is None and (free := self._prepared(key)) is None:
             return None
-        graph = is_grad_enabled()
-        wanted = graph and x.requires_grad
+        dtype, graph = self.dtype, is_grad_enabled()
         if not x.is_cpu or x.is_neg():
             return None
+        wanted = graph and x.requires_grad
         parameters, families = module._parameters, []
-        for of_direction in self.families:
-            for name, shape in of_direction:
-                family = parameters.get(name)
-                if family is None:
-                    family = getattr(module, name)
-                if not self._fits(family, shape):
-                    return None
-                wanted = wanted or (graph and family.requires_grad)
-                families.append(family)
-        states: tuple[Tensor, ...] = ()
-        desk = self.desk(key)
+        for name, shape in self.families:
+            family = parameters.get(name)
+            if family is None:
+                family = getattr(module, name)
+            if (
+                type(family) not in _PLAIN
+                or family.shape != shape
+                or family.dtype is not dtype
+                or not family.is_cpu
+                or not family.is_contiguous()
+            ):
+                return None
+            if graph and family.requires_grad:
+                wanted = True
+            families.append(family)
+        desk = free.pop() if free else _Desk(self, *key)
         try:
+            states: list[Tensor] = []
             if state is not None:
-                states = (state,) if type(state) is Tensor else tuple(state)
-                if len(states) != len(self.state_sizes):
+                given = (state,) if type(state) is Tensor else state
+                if len(given) != len(desk.states):
                     return None
-                for given, like in zip(states, desk.states):  # noqa: B905 - equal, see above
-                    if not self._fits(given, like.shape, contiguous=False) or given.is_neg():
+                for part, like in zip(given, desk.states):  # noqa: B905 - equal, see above
+                    if (
+                        type(part) is not Tensor
+                        or part.shape != like.shape
+                        or part.dtype is not dtype
+                        or not part.is_cpu
+                        or part.is_neg()
+                    ):
                         return None
-                    wanted = wanted or (graph and given.requires_grad)
+                    if graph and part.requires_grad:
+                        wanted = True
+                    states.append(part)
             if not wanted:
                 y, last, _ = desk.forward(x, states, families, keep=False)
         finally:
-            self._free.setdefault(key, []).append(desk)
+            free.append(desk)
         if wanted:
             y, *last = _Short.apply(  # type: ignore[no-untyped-call]
                 self, key, len(states), x, *states, *families
             )
         return y, last[0] if len(last) == 1 else tuple(last)
 
-    def _fits(self, tensor: object, shape: torch.Size, contiguous: bool = True) -> bool:
-        return (
-            type(tensor) in _PLAIN
-            and tensor.shape == shape  # type: ignore[attr-defined]
-            and tensor.dtype is self.dtype  # type: ignore[attr-defined]
-            and tensor.is_cpu  # type: ignore[attr-defined]
-            and not (contiguous and not tensor.is_contiguous())  # type: ignore[attr-defined]
-        )
+    @cached_property
+    def needs_after(self) -> bool:
+        """Whether a backward pass must have a place for the gradient of the input."""
+        kernel = kernel_for(self.directions[0].adjoint, DTYPES[self.dtype])
+        return kernel.whole.needs_after
 
     def desk(self, key: Key) -> "_Desk":
         """A desk that nobody else works at, until it is put back."""
         try:
-            return self._free[key].pop()
+            return self.free[key].pop()
         except (IndexError, KeyError):
             return _Desk(self, *key)
 
-    def _prepared(self, key: Key) -> bool:
+    def put_back(self, key: Key, desk: "_Desk") -> None:
+        """Nobody works at a desk any more."""
+        self.free.setdefault(key, []).append(desk)
+
+    def _prepared(self, key: Key) -> "list[_Desk] | None":
+        """Where desks for a shape are found; None if the sequence is not short, or no sequence."""
         shape, one_step = key
         if len(shape) not in ((1, 2) if one_step else (2, 3)) or shape[-1] != self.input_size:
-            return False
+            return None
         rows = prod(shape[:-1])
-        live = rows <= ROWS if one_step or shape[0] == 1 else False
+        live = rows <= ROWS and (one_step or shape[0] == 1)
         if rows == 0 or not (live or rows * self.work <= SHORT_WORK):
-            return False
-        if len(self._free) >= _KEPT:
-            self._free.clear()
-        self._free.setdefault(key, [])
-        return True
+            return None
+        if len(self.free) >= _KEPT:
+            self.free.clear()
+        return self.free.setdefault(key, [])
 
 
 @cache
@@ -189,6 +212,24 @@ def _work_of_a_row(direction: Direction) -> int:
     )
 
 
+class _Pass(NamedTuple):
+    """One direction of one layer: what a call writes into its table, and the call.
+
+    Attributes:
+        write: `write(table, 0, *addresses)`, of as many as change from call to call.
+        numbers: the table.
+        call: the compiled function.
+        address: where the table lies.
+        table: which holds the memory.
+    """
+
+    write: Callable[..., None]
+    numbers: Any
+    call: Callable[[int], None]
+    address: int
+    table: Table
+
+
 class _Desk:
     """What one call at a time works with: tables, memory, and how tensors look for one shape."""
 
@@ -202,28 +243,36 @@ class _Desk:
         size, count = way.state_sizes[0], len(way.directions)
         self.output = self._empty(*rows, way.width * size)
         self.states = [self._empty(count, *between, size) for size in way.state_sizes]
+        self.nothing = [0] * len(self.states)
         self.spans = [part.nbytes // count for part in self.states]
-        self.layers = range(count // way.width)
-        # What layers hand to those above: outputs of all but the last, side by side; and of a
-        # bidirectional layer what each direction gives.
-        self.inner_size = self.output.numel()
-        self.inner = self._empty(len(self.layers) - 1, self.inner_size)
+        self.top = count // way.width - 1
+        # A layer below the last leaves its output here, and each of two directions its own there.
+        self.inner = self._empty(self.top, *self.output.shape)
         self.halves = [self._empty(*rows, size) for _ in range(way.width)]
         self.halves_at = [half.data_ptr() for half in self.halves]
-        self._passes: dict[str, list[tuple[Any, int, Callable[[int], None]]]] = {}
+        # What is kept for the backward pass: outputs of layers below the last, then what each
+        # direction keeps, which begins at these places.
+        ends = accumulate(
+            (self.length * self.batch * direction.widths[-1] for direction in way.directions),
+            initial=self.inner.numel(),
+        )
+        *self.kept_from, all_kept = (end * self.dtype.itemsize for end in ends)
+        self.kept = self._empty(all_kept // self.dtype.itemsize)
+        self.gradients = [empty_like(part) for part in self.states]  # where nobody wants them
+        self._passes: dict[str, list[_Pass]] = {}
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.from_numpy(np.empty(shape, self.dtype))
 
-    def passes(self, kind: str) -> list[tuple[Any, int, Callable[[int], None]]]:
-        """Of each direction the numbers of its table, its address, and the compiled function."""
-        if kind not in self._passes:
+    def passes(self, kind: str) -> list[_Pass]:
+        """Those of all directions: `"inference"`, `"training"` or `"adjoint"`."""
+        if kind not in self._passes:  # compiled by the first call that it serves
             self._passes[kind] = [self._pass(direction, kind) for direction in self.way.directions]
         return self._passes[kind]
 
-    def _pass(self, direction: Direction, kind: str) -> tuple[Any, int, Callable[[int], None]]:
+    def _pass(self, direction: Direction, kind: str) -> _Pass:
         program: Program = getattr(direction, kind)
-        function: Any
+        function: LiveText | WholeText
         if kind == "inference" and self.length == 1:
             live = live_kernel_for(program, self.dtype)
             function, call = live.function, live.call
@@ -233,8 +282,8 @@ class _Desk:
         table = Table(
             function, self.dtype, direction.sizes, self.length, self.batch, direction.reverse
         )
-        self.__dict__.setdefault("_tables", []).append(table)
-        return table.numbers, table.address, call
+        write = Struct(f"{len(function.pointers)}q").pack_into
+        return _Pass(write, table.numbers, call, table.address, table)
 
     def forward(
         self, x: Tensor, states: Sequence[Tensor], families: Sequence[Tensor], keep: bool
@@ -250,55 +299,42 @@ class _Desk:
         Returns:
             The output, the last states and, with `keep`, what `backward` needs.
         """
-        way, width = self.way, self.way.width
+        width, each = self.way.width, self.way.families_each
         x, states = x.contiguous(), [part.contiguous() for part in states]
         y, last = empty_like(self.output), [empty_like(like) for like in self.states]
-        given_at = [part.data_ptr() for part in states] or [0] * len(last)
-        given_spans = self.spans if states else [0] * len(last)
+        kept = empty_like(self.kept) if keep else None
+        inner_at = self.inner.data_ptr() if kept is None else kept.data_ptr()
+        given_at = [part.data_ptr() for part in states] or self.nothing
         last_at = [part.data_ptr() for part in last]
-        kept, kept_at = None, [0]
-        inner_at = self.inner.data_ptr()
-        if keep:
-            kept = torch.empty(self.kept_sizes[-1], dtype=way.dtype)
-            inner_at = kept.data_ptr()
-            kept_at = [inner_at + start * self.dtype.itemsize for start in self.kept_sizes]
-        below, start = x.data_ptr(), 0
-        passes = self.passes("training" if keep else "inference")
-        for number, (numbers, address, call) in enumerate(passes):
-            layer, side = divmod(number, width)
-            top = layer == self.layers[-1]
-            above = y.data_ptr() if top else inner_at + layer * self.output.nbytes
-            stop = start + len(way.families[number])
-            addresses = [below, self.halves_at[side] if width > 1 else above]
-            if keep:
-                addresses.append(kept_at[number])
-            addresses += [at + number * span for at, span in zip(given_at, given_spans)]
-            addresses += [at + number * span for at, span in zip(last_at, self.spans)]
-            addresses += [family.data_ptr() for family in families[start:stop]]
-            numbers[: len(addresses)] = addresses
+        families_at = [family.data_ptr() for family in families]
+        below = x.data_ptr()
+        for number, (write, numbers, call, address, _) in enumerate(
+            self.passes("training" if keep else "inference")
+        ):
+            layer, side = divmod(number, width) if width > 1 else (number, 0)
+            above = y.data_ptr() if layer == self.top else inner_at + layer * self.output.nbytes
+            write(
+                numbers, 0, below, above if width == 1 else self.halves_at[side],
+                *((inner_at + self.kept_from[number],) if keep else ()), *given_at, *last_at,
+                *families_at[number * each : (number + 1) * each],
+            )  # fmt: skip
             call(address)
-            start = stop
+            last_at = list(map(add, last_at, self.spans))
+            if states:
+                given_at = list(map(add, given_at, self.spans))
             if side == width - 1:
                 if width > 1:
-                    memory = kept if kept is not None else self.inner.view(-1)
-                    torch.cat(self.halves, -1, out=y if top else self._inner_of(memory, layer))
+                    torch.cat(
+                        self.halves, -1, out=y if layer == self.top else self._inner(kept, layer)
+                    )
                 below = above
         return y, last, kept
 
-    def _inner_of(self, memory: Tensor, layer: int) -> Tensor:
-        """The outputs of a layer below the last."""
-        start = layer * self.inner_size
-        return memory[start : start + self.inner_size].view(self.output.shape)
-
-    @property
-    def kept_sizes(self) -> list[int]:
-        """Where what each direction keeps begins, and where the last of it ends."""
-        if not hasattr(self, "_kept_sizes"):
-            self._kept_sizes = [self.inner.numel()]
-            for direction in self.way.directions:
-                size = self.length * self.batch * direction.widths[-1]
-                self._kept_sizes.append(self._kept_sizes[-1] + size)
-        return self._kept_sizes
+    def _inner(self, kept: Tensor | None, layer: int) -> Tensor:
+        """Where a layer below the last leaves its output."""
+        if kept is None:
+            return self.inner[layer]
+        return kept[: self.inner.numel()].view(self.inner.shape)[layer]
 
     def backward(
         self,
@@ -308,6 +344,7 @@ class _Desk:
         dy: Tensor | None,
         dlast: Sequence[Tensor | None],
         wants_x: bool,
+        wants_states: bool,
         wanted: Sequence[bool],
     ) -> tuple[Tensor | None, list[Tensor], list[Tensor | None]]:
         """All layers, from the last to the first.
@@ -319,60 +356,50 @@ class _Desk:
             dy: the gradient of the output; None: zero.
             dlast: the gradients of the last states; None: zero.
             wants_x: whether the gradient of the input is wanted.
+            wants_states: whether those of the initial states are.
             wanted: of each family whether its gradient is wanted.
 
         Returns:
             The gradients of the input, of the initial states, and of the families.
         """
-        way, width = self.way, self.way.width
+        way, width, each = self.way, self.way.width, self.way.families_each
         x = x.contiguous()
         above = torch.zeros_like(self.output) if dy is None else dy.resolve_neg().contiguous()
-        ends = [None if d is None else d.resolve_neg().contiguous() for d in dlast]
-        ends_at = [0 if end is None else end.data_ptr() for end in ends]
-        end_spans = [span if at else 0 for at, span in zip(ends_at, self.spans)]
-        begun = [empty_like(like) for like in self.states]
+        ends = [None if end is None else end.resolve_neg().contiguous() for end in dlast]
+        begun = [empty_like(like) for like in self.states] if wants_states else self.gradients
         begun_at = [part.data_ptr() for part in begun]
-        dfamilies = [
-            empty_like(family) if want else None
-            for family, want in zip(families, wanted)
-        ]  # fmt: skip
-        kept_at, itemsize = kept.data_ptr(), self.dtype.itemsize
-        passes = self.passes("adjoint")
-        stop = len(families)
+        dfamilies = [empty_like(f) if want else None for f, want in zip(families, wanted)]  # noqa: B905
+        dfamilies_at = [0 if d is None else d.data_ptr() for d in dfamilies]
+        families_at = [family.data_ptr() for family in families]
+        kept_at, passes = kept.data_ptr(), self.passes("adjoint")
         dx: Tensor | None = None
-        for layer in reversed(self.layers):
+        for layer in range(self.top, -1, -1):
             below = x.data_ptr() if layer == 0 else kept_at + (layer - 1) * self.output.nbytes
-            sides: list[Tensor] = []
             if width > 1:
-                for half, part in zip(self.halves, above.chunk(width, -1)):
+                for half, part in zip(self.halves, above.chunk(width, -1)):  # noqa: B905 - two
                     half.copy_(part)
-            for number in reversed(range(layer * width, (layer + 1) * width)):
-                numbers, address, call = passes[number]
-                start = stop - len(way.families[number])
-                like = x if layer == 0 else self.output
-                if layer or wants_x or self.needs_after:
-                    sides.append(empty_like(like))
-                addresses = [
-                    below,
-                    kept_at + self.kept_sizes[number] * itemsize,
-                    self.halves_at[number % width] if width > 1 else above.data_ptr(),
-                    sides[-1].data_ptr() if sides else 0,
-                ]
-                addresses += [at + number * span for at, span in zip(ends_at, end_spans)]
-                addresses += [at + number * span for at, span in zip(begun_at, self.spans)]
-                addresses += [family.data_ptr() for family in families[start:stop]]
-                addresses += [0 if d is None else d.data_ptr() for d in dfamilies[start:stop]]
-                numbers[: len(addresses)] = addresses
+            sides = []
+            for side in range(width):
+                number = layer * width + side
+                if layer or wants_x or way.needs_after:
+                    sides.append(empty_like(self.output if layer else x))
+                write, numbers, call, address, _ = passes[number]
+                here = slice(number * each, (number + 1) * each)
+                write(
+                    numbers, 0, below, kept_at + self.kept_from[number],
+                    above.data_ptr() if width == 1 else self.halves_at[side],
+                    sides[side].data_ptr() if sides else 0,
+                    *(
+                        0 if end is None else end.data_ptr() + number * span
+                        for end, span in zip(ends, self.spans)  # noqa: B905 - one for each state
+                    ),
+                    *(at + number * span for at, span in zip(begun_at, self.spans)),  # noqa: B905
+                    *families_at[here], *dfamilies_at[here],
+                )  # fmt: skip
                 call(address)
-                stop = start
             if sides:
                 dx = above = sides[0] if width == 1 else sides[0].add_(sides[1])
         return dx if wants_x else None, begun, dfamilies
-
-    @property
-    def needs_after(self) -> bool:
-        """Whether a backward pass must have a place for the gradient of the input."""
-        return kernel_for(self.way.directions[0].adjoint, self.dtype).whole.needs_after
 
 
 class _Short(torch.autograd.Function):
@@ -388,7 +415,7 @@ class _Short(torch.autograd.Function):
         try:
             y, last, kept = desk.forward(x, rest[:count], rest[count:], keep=True)
         finally:
-            way._free.setdefault(key, []).append(desk)
+            way.put_back(key, desk)
         ctx.save_for_backward(x, kept, *rest)
         return y, *last
 
@@ -403,10 +430,11 @@ class _Short(torch.autograd.Function):
         desk = way.desk(key)
         try:
             dx, dstates, dfamilies = desk.backward(
-                x, kept, rest[count:], gradients[0], gradients[1:], wants_x, wanted[count:]
-            )
+                x, kept, rest[count:], gradients[0], gradients[1:], wants_x, count > 0,
+                wanted[count:],
+            )  # fmt: skip
         finally:
-            way._free.setdefault(key, []).append(desk)
+            way.put_back(key, desk)
         return None, None, None, dx, *dstates[:count], *dfamilies
 
 
@@ -462,7 +490,7 @@ def _eagerly(
     for first in range(0, count, way.width):
         outputs = []
         for number in range(first, first + way.width):
-            stop = start + len(way.families[number])
+            stop = start + way.families_each
             output, *ends = forward_eager(
                 way.directions[number], y, [part[number] for part in states],
                 families[start:stop], None, None, None, (),

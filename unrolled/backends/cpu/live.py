@@ -74,9 +74,9 @@ class LiveText(FunctionText):
         yield "    mode = flush_denormals()"
         for state, given in zip(self.layout.states.values(), self.given, strict=True):
             yield f"    if table[{self.table.index(given)}] != 0:"
-            yield f"        {state}[:] = {given}"
+            yield f"        copy({given}, {state})"
             yield "    else:"
-            yield f"        {state}[:] = 0"
+            yield f"        set_all({state}, 0.0)"
         yield from self._indented(1, self._ranges())
         yield "    for k in range(length):"
         yield "        step = length - 1 - k if reverse else k"

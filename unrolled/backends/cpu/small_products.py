@@ -209,9 +209,7 @@ class _Turning(_Writer):
         with cgutils.for_range_slice(self.builder, self.whole(0), size, step, inc=True) as (i, _):
             yield i
 
-    def square(
-        self, given: Any, row: Any, rows: Any, column: Any, columns: Any, out: Any
-    ) -> None:
+    def square(self, given: Any, row: Any, rows: Any, column: Any, columns: Any, out: Any) -> None:
         builder = self.builder
         rows_left, columns_left = builder.sub(rows, row), builder.sub(columns, column)
         last = builder.sub(rows, self.whole(1))
@@ -288,3 +286,22 @@ def add_product(a, b, out):  # type: ignore[no-untyped-def]
 def transpose(given, out):  # type: ignore[no-untyped-def]
     """`out = given.T`; rows of both are contiguous."""
     _turned(given, out)
+
+
+# An assignment of slices compiles for a second, because it can fail in words; these cannot.
+
+
+@njit(nogil=True, error_model="numpy")
+def copy(given, out):  # type: ignore[no-untyped-def]
+    """`out = given`, matrices of one shape."""
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            out[row, column] = given[row, column]
+
+
+@njit(nogil=True, error_model="numpy")
+def set_all(out, number):  # type: ignore[no-untyped-def]
+    """Every entry of a matrix becomes the number."""
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            out[row, column] = number

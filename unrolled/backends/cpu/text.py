@@ -55,7 +55,7 @@ _OFFERED = {
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
     "packing": ("fill",),
     "products": ("multiply", "panels_of"),
-    "small_products": ("add_product", "product", "transpose"),
+    "small_products": ("add_product", "copy", "product", "set_all", "transpose"),
     "team": (
         *("array_at", "join", "matrix_at", "meet", "next_part", "table_at", "units_of"),
         "vector_at",

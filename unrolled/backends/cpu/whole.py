@@ -134,11 +134,11 @@ class WholeText:
     def _body(self) -> Iterator[str]:
         for state, given in self.given.items():
             yield f"if {self._there(given)}:"
-            yield f"    {state}[:] = {given}"
+            yield f"    copy({given}, {state})"
             yield "else:"
-            yield f"    {state}[:] = 0"
+            yield f"    set_all({state}, 0.0)"
         for sums in self.layout.row_sums.values():
-            yield f"{sums}[:] = 0"
+            yield f"set_all({sums}, 0.0)"
         yield from self._section(BEFORE)
         for packed, product in self.packed.items():
             yield from self._packing(packed, product)
@@ -216,7 +216,7 @@ class WholeText:
         for blocks in together:
             family, rows = self._place(blocks)
             heights = self._heights(blocks)
-            yield f"{stacked}[{_slice(start, heights)}] = {family}[{rows}]"
+            yield f"copy({family}[{rows}], {stacked}[{_slice(start, heights)}])"
             start += heights
         yield f"pack({stacked}{mark}, {packed})"
 
@@ -265,7 +265,7 @@ class WholeText:
                 yield from self._if_any([self.totals[family]], lines)
         if self.layout.schedule.sums:
             self.axes["ones"] = (ONE_ROW, ALL_ROWS)
-            yield "ones[:] = 1"
+            yield "set_all(ones, 1.0)"
         for totals in self._sums_together(started):
             yield f"# {', '.join(f'd{total.parameter}' for total in totals)}"
             blocks = [total.parameter for total in totals]
@@ -284,7 +284,7 @@ class WholeText:
             for block in (block for block in blocks if block not in started):
                 array, rows = self._place([block], self.totals)
                 place = f"0:1, {rows}" if self._is_vector(family) else rows
-                yield from self._if_any([array], [f"{array}[{place}] = 0"])
+                yield from self._if_any([array], [f"set_all({array}[{place}], 0.0)"])
 
     def _outer(self, outer: Outer, started: set[str]) -> Iterator[tuple[str, list[str]]]:
         """Σ vectors ⊗ operand: family → what adds its blocks' part up."""
@@ -299,9 +299,10 @@ class WholeText:
                 heights = self._heights(blocks)
                 vectors = f"{slab}[0 : {ALL_ROWS}, {_slice(before, heights)}].T"
                 array, rows = self._place(blocks, self.totals)
-                yield blocks[0].split(".")[0], [
-                    f"{verb}({vectors}, {operand}, {array}[{rows}, {width}])"
-                ]
+                yield (
+                    blocks[0].split(".")[0],
+                    [f"{verb}({vectors}, {operand}, {array}[{rows}, {width}])"],
+                )
                 started.update(blocks)
                 before += heights
 
