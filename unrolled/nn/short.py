@@ -36,8 +36,9 @@ DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype("float32"),
     torch.float64: np.dtype("float64"),
 }
-# Multiplications of one direction of one layer up to which a sequence is short.
-SHORT_WORK = 4_000_000
+# A sequence is short up to so many multiplications in one direction of one layer: one core takes
+# some 200 µs for them, and two would save no more than the ordinary way costs by itself.
+SHORT_WORK = 8_000_000
 ROWS = 64  # of one step, at most; more are quicker on several threads, with packed weights
 _PLAIN = (nn.Parameter, Tensor)
 _KEPT = 16  # shapes of input for which tables are kept

@@ -1,4 +1,4 @@
-"""Products outside the time loop of a short sequence, where a call into a BLAS costs more than they.
+"""Products outside the time loop of a short sequence, which take less than a call into a BLAS.
 
 `out = a @ b` in tiles whose sums stay in registers. Numbers of `a` are taken one by one, so it may
 lie in any way, transposed too, while rows of `b` and `out` are read and written as vectors, so they
@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -88,8 +89,9 @@ class _Writer:
         place = self.further(place, self.whole(number * self.lanes * self.size))
         return self.builder.bitcast(place, self.vector.as_pointer())
 
+    @contextmanager
     def blocks(self, start: Any, stop: Any, size: int) -> Iterator[tuple[Any, Any]]:
-        """Write a loop over whole blocks of a size; yields (first of a block, after the last)."""
+        """Write a loop over whole blocks of a size: (first of a block, where the last ends)."""
         builder = self.builder
         count = builder.sub(stop, start)
         left = builder.urem(count, self.whole(size))
@@ -117,9 +119,8 @@ class _Product(_Writer):
         rows, columns = self.shape(out)
         column = self.whole(0)
         for width in self.widths:
-            for first, end in self.blocks(column, columns, width * self.lanes):
+            with self.blocks(column, columns, width * self.lanes) as (first, column):
                 self.strip(first, rows, width, None)
-            column = end
         left = self.builder.sub(columns, column)
         with self.builder.if_then(self.builder.icmp_signed(">", left, self.whole(0))):
             self.strip(column, rows, 1, first_lanes(self.builder, self.vector, left))
@@ -128,9 +129,8 @@ class _Product(_Writer):
         """All rows of some columns."""
         row = self.whole(0)
         for size in ROWS:
-            for first, end in self.blocks(row, rows, size):
+            with self.blocks(row, rows, size) as (first, row):
                 self.tile(first, size, column, width, mask)
-            row = end
 
     def tile(self, row: Any, rows: int, column: Any, width: int, mask: Any) -> None:
         """One tile; of its last vector the lanes of the mask, if there is one."""
@@ -200,11 +200,12 @@ class _Turning(_Writer):
         self.builder.function.attributes.add("noinline")
         given, out = self.matrices
         rows, columns = self.shape(given)
-        for row in self.starts(rows):
-            for column in self.starts(columns):
-                self.square(given, row, rows, column, columns, out)
+        with self.starts(rows) as row, self.starts(columns) as column:
+            self.square(given, row, rows, column, columns, out)
 
+    @contextmanager
     def starts(self, size: Any) -> Iterator[Any]:
+        """Write a loop over a size in steps of a vector."""
         step = self.whole(self.lanes)
         with cgutils.for_range_slice(self.builder, self.whole(0), size, step, inc=True) as (i, _):
             yield i
