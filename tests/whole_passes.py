@@ -7,8 +7,22 @@ from unrolled.backends.cpu.tables import Table
 from unrolled.backends.steps import Result
 
 
-def run(program, sizes, inputs, states, parameters, steps, reverse=False, *, wanted=None):
-    """As `unrolled.backends.reference.run`; `wanted` names outputs and families."""
+def run(
+    program,
+    sizes,
+    inputs,
+    states,
+    parameters,
+    steps,
+    reverse=False,
+    *,
+    wanted=None,
+    zeros_given=False,
+):
+    """As `unrolled.backends.reference.run`; `wanted` names outputs and families.
+
+    With `zeros_given` the function is given no states, which means zeros.
+    """
     dtype = inputs[0].dtype
     kernel = kernel_for(program, dtype)
     text = kernel.whole
@@ -28,6 +42,8 @@ def run(program, sizes, inputs, states, parameters, steps, reverse=False, *, wan
         unwanted = [text.totals[family] for family in text.totals if family not in wanted]
         if not wanted.intersection(*program.outputs) and not text.needs_after:
             unwanted += text.layout.outputs
+    if zeros_given:
+        unwanted += text.given.values()
     arrays = {**given, **made}
     for place, name in enumerate(text.pointers):
         table.numbers[place] = 0 if name in unwanted else arrays[name].ctypes.data

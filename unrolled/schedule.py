@@ -78,6 +78,13 @@ class Schedule:
     outers: tuple[Outer, ...]
     sums: tuple[Total, ...]
 
+    @property
+    def totals_wait(self) -> bool:
+        """Whether gradients of parameters need what is computed after the loop."""
+        made = {i.name for stage in self.after for i in stage.instructions}
+        made |= {v for stage in self.after for product in stage.products for v in product.results}
+        return any(not made.isdisjoint(total.factors) for total in self.program.totals)
+
     def __str__(self) -> str:
         return "\n".join(self._listing())
 

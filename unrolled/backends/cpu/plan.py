@@ -217,9 +217,10 @@ class _Call:
     def result(self, wanted: frozenset[str] | None) -> Result:
         self._section(BEFORE)
         self._call("loop")
-        if wanted is None or not wanted.isdisjoint(self.plan.outputs):
-            self._section(AFTER)
         layout = self.plan.layout
+        wanting = wanted is None or not wanted.isdisjoint(self.plan.outputs)
+        if wanting or layout.schedule.totals_wait:
+            self._section(AFTER)
         return Result(
             outputs=tuple(self.arrays[name] for name in layout.outputs),
             states=tuple(self.arrays[name] for name in layout.states.values()),

@@ -51,7 +51,8 @@ class WholeText:
         scratch: the other arrays.
         axes: of each array its axes.
         table: the name of what each place of the table holds.
-        needs_after: whether gradients of parameters need what is computed after the loop.
+        needs_after: whether gradients of parameters need what is computed after the loop, and so
+            an output of an adjoint program must have a place even where it is not wanted.
     """
 
     function = "whole"
@@ -60,6 +61,7 @@ class WholeText:
         self.layout = layout
         self.program = layout.schedule.program
         self.functions = functions
+        self.needs_after = layout.schedule.totals_wait
         states = [*layout.states.values()]
         self.given = {state: f"{state.removesuffix('_rows')}_given" for state in states}
         self.families = {
@@ -89,26 +91,14 @@ class WholeText:
             *self.pointers, *COUNTS, *STEPS, *self.letters, *self.scratch, *shapes,
         ]  # fmt: skip
 
-    @property
-    def needs_after(self) -> bool:
-        """Whether gradients of parameters need what is computed after the loop."""
-        after = {
-            name
-            for stage in self.layout.schedule.after
-            for name in (
-                *(i.name for i in stage.instructions),
-                *(result for product in stage.products for result in product.results),
-            )
-        }
-        return any(not after.isdisjoint(total.factors) for total in self.program.totals)
-
     def shape(
         self, name: str, sizes: Mapping[str, int], length: int, batch: int, dtype: np.dtype[Any]
     ) -> tuple[int, ...]:
         """The shape of one of its arrays."""
         if name in self.packed:
             rows, columns = self._matrix(self.packed[name])
-            return packed_shape(*shape_of((rows, columns), sizes, 0, 0), dtype)
+            K, N = shape_of((rows, columns), sizes, 0, 0)
+            return packed_shape(K, N, dtype)
         return shape_of(self.axes[name], sizes, length, batch)
 
     def lines(self) -> Iterator[str]:
@@ -266,7 +256,7 @@ class WholeText:
         if self.layout.schedule.sums:
             self.axes["ones"] = (ONE_ROW, ALL_ROWS)
             yield "set_all(ones, 1.0)"
-        for totals in self._sums_together(started):
+        for totals in self._sums_together():
             yield f"# {', '.join(f'd{total.parameter}' for total in totals)}"
             blocks = [total.parameter for total in totals]
             verb = "add_product" if started.issuperset(blocks) else "product"
@@ -306,24 +296,29 @@ class WholeText:
                 started.update(blocks)
                 before += heights
 
-    def _sums_together(self, started: set[str]) -> list[list[Total]]:
-        """Sums in groups whose vectors, and whose parameters, lie side by side."""
+    def _sums_together(self) -> list[list[Total]]:
+        """Sums in groups whose vectors, and whose parameters, lie side by side.
+
+        A parameter that has a sum already is in a group of its own.
+        """
         groups: list[list[Total]] = []
+        seen: set[str] = set()
+        joins = False
         for total in self.layout.schedule.sums:
+            fresh = total.parameter not in seen and total not in self.layout.row_sums
             group = [*groups[-1], total] if groups else [total]
-            blocks = [one.parameter for one in group]
             vectors = tuple(one.factors[0] for one in group)
             if (
-                len(group) > 1
-                and started.isdisjoint(blocks)
-                and len({*blocks}) == len(blocks)
-                and self.layout.row_sums.keys().isdisjoint(group)
-                and len(lying_together(self.program, blocks)) == 1
+                fresh
+                and joins
+                and len(lying_together(self.program, [one.parameter for one in group])) == 1
                 and self.layout.find(vectors, steps=True) is not None
             ):
                 groups[-1] = group
             else:
                 groups.append([total])
+                joins = fresh
+            seen.add(total.parameter)
         return groups
 
     # arrays
@@ -340,12 +335,12 @@ class WholeText:
             yield sums, (BATCH, (program.shapes[total.parameter][0],))
         for family, array in self.families.items():
             blocks = program.families[family]
-            heights = tuple(self._heights(blocks))
+            stacked = tuple(self._heights(blocks))
             widths = tuple((letter,) for letter in program.shapes[blocks[0]][1:])
-            yield array, (heights, *widths)
+            yield array, (stacked, *widths)
             if family in self.totals:
                 vector = self._is_vector(family)
-                yield self.totals[family], (ONE_ROW, heights) if vector else (heights, *widths)
+                yield self.totals[family], (ONE_ROW, stacked) if vector else (stacked, *widths)
 
     def _is_vector(self, family: str) -> bool:
         return len(self.program.shapes[self.program.families[family][0]]) == 1
