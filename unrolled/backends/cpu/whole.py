@@ -270,8 +270,8 @@ class WholeText:
                 a = f"ones[0:1, 0 : {ALL_ROWS}]"
                 b = self._columns(tuple(total.factors[0] for total in totals))
             yield from self._if_any([array], [f"{verb}({a}, {b}, {array}[0:1, {rows}])"])
-        for family, blocks in self.program.families.items():
-            for block in (block for block in blocks if block not in started):
+        for family, members in self.program.families.items():
+            for block in (block for block in members if block not in started):
                 array, rows = self._place([block], self.totals)
                 place = f"0:1, {rows}" if self._is_vector(family) else rows
                 yield from self._if_any([array], [f"set_all({array}[{place}], 0.0)"])
