@@ -253,6 +253,16 @@ def test_python_threads_at_once_have_the_same_bits(short_only):
             torch.testing.assert_close(one, once, rtol=0, atol=0)
 
 
+def test_what_was_made_in_inference_mode_serves_in_training(short_only):
+    layer = layer_of(cells.lstm, num_layers=2, bidirectional=True)
+    x = torch.randn(7, 2, 3, dtype=DOUBLE, requires_grad=True)
+    with torch.inference_mode():
+        expected = layer(x)[0]
+    found = both_passes(layer, x, None)
+    assert torch.equal(found[0], expected)
+    assert not found[0].is_inference()
+
+
 def test_copies_and_pickles(short_only):
     layer = layer_of(cells.gru, num_layers=2)
     x = torch.randn(6, 2, 3, dtype=DOUBLE, requires_grad=True)

@@ -135,7 +135,10 @@ class Shortcut:
             if graph and family.requires_grad:
                 wanted = True
             families.append(family)
-        desk = free.pop() if free else _Desk(self, *key)
+        try:
+            desk = free.pop()
+        except IndexError:
+            desk = _Desk(self, *key)
         try:
             states: list[Tensor] = []
             if state is not None:
@@ -159,10 +162,16 @@ class Shortcut:
         finally:
             free.append(desk)
         if wanted:
+            if not desk.small:
+                return None
             y, *last = _Short.apply(  # type: ignore[no-untyped-call]
                 self, key, len(states), x, *states, *families
             )
         return y, last[0] if len(last) == 1 else tuple(last)
+
+    def is_short(self, rows: int) -> bool:
+        """Whether so many rows of all steps are quicker on one core and in one call."""
+        return rows * self.work <= SHORT_WORK
 
     @cached_property
     def needs_after(self) -> bool:
@@ -188,7 +197,7 @@ class Shortcut:
             return None
         rows = prod(shape[:-1])
         live = rows <= ROWS and (one_step or shape[0] == 1)
-        if rows == 0 or not (live or rows * self.work <= SHORT_WORK):
+        if rows == 0 or not (live or self.is_short(rows)):
             return None
         if len(self.free) >= _KEPT:
             self.free.clear()
@@ -240,6 +249,7 @@ class _Desk:
         between = rows if one_step else rows[1:]  # of a state
         self.length = 1 if one_step else rows[0]
         self.batch = between[0] if between else 1
+        self.small = way.is_short(self.length * self.batch)
         self.dtype: np.dtype[Any] = DTYPES[way.dtype]
         size, count = way.state_sizes[0], len(way.directions)
         self.output = self._empty(*rows, way.width * size)
@@ -249,6 +259,7 @@ class _Desk:
         self.top = count // way.width - 1
         # A layer below the last leaves its output here, and each of two directions its own there.
         self.inner = self._empty(self.top, *self.output.shape)
+        self.inner_at = self.inner.data_ptr()
         self.halves = [self._empty(*rows, size) for _ in range(way.width)]
         self.halves_at = [half.data_ptr() for half in self.halves]
         # What is kept for the backward pass: outputs of layers below the last, then what each
@@ -259,11 +270,12 @@ class _Desk:
         )
         *self.kept_from, all_kept = (end * self.dtype.itemsize for end in ends)
         self.kept = self._empty(all_kept // self.dtype.itemsize)
-        self.gradients = [empty_like(part) for part in self.states]  # where nobody wants them
+        self.gradients = [self._empty(*part.shape) for part in self.states]  # that nobody wants
         self._passes: dict[str, list[_Pass]] = {}
 
     def _empty(self, *shape: int) -> Tensor:
-        return torch.from_numpy(np.empty(shape, self.dtype))
+        with torch.inference_mode(False):  # it serves outside of that mode, too
+            return torch.from_numpy(np.empty(shape, self.dtype))
 
     def passes(self, kind: str) -> list[_Pass]:
         """Those of all directions: `"inference"`, `"training"` or `"adjoint"`."""
@@ -301,11 +313,13 @@ class _Desk:
             The output, the last states and, with `keep`, what `backward` needs.
         """
         width, each = self.way.width, self.way.families_each
-        x, states = x.contiguous(), [part.contiguous() for part in states]
+        x, given_at = x.contiguous(), self.nothing
+        if states:
+            states = [part.contiguous() for part in states]
+            given_at = [part.data_ptr() for part in states]
         y, last = empty_like(self.output), [empty_like(like) for like in self.states]
         kept = empty_like(self.kept) if keep else None
-        inner_at = self.inner.data_ptr() if kept is None else kept.data_ptr()
-        given_at = [part.data_ptr() for part in states] or self.nothing
+        inner_at = self.inner_at if kept is None else kept.data_ptr()
         last_at = [part.data_ptr() for part in last]
         families_at = [family.data_ptr() for family in families]
         below = x.data_ptr()
@@ -320,15 +334,16 @@ class _Desk:
                 *families_at[number * each : (number + 1) * each],
             )  # fmt: skip
             call(address)
+            if side == width - 1:
+                if width > 1:
+                    out = y if layer == self.top else self._inner(kept, layer)
+                    torch.cat(self.halves, -1, out=out)
+                if layer == self.top:
+                    break
+                below = above
             last_at = list(map(add, last_at, self.spans))
             if states:
                 given_at = list(map(add, given_at, self.spans))
-            if side == width - 1:
-                if width > 1:
-                    torch.cat(
-                        self.halves, -1, out=y if layer == self.top else self._inner(kept, layer)
-                    )
-                below = above
         return y, last, kept
 
     def _inner(self, kept: Tensor | None, layer: int) -> Tensor:
