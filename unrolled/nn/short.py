@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from itertools import accumulate
 from math import prod
-from operator import add
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -164,9 +163,7 @@ class Shortcut:
         if wanted:
             if not desk.small:
                 return None
-            y, *last = _Short.apply(  # type: ignore[no-untyped-call]
-                self, key, len(states), x, *states, *families
-            )
+            y, *last = _apply(self, key, len(states), x, *states, *families)
         return y, last[0] if len(last) == 1 else tuple(last)
 
     def is_short(self, rows: int) -> bool:
@@ -326,11 +323,12 @@ class _Desk:
         for number, (write, numbers, call, address, _) in enumerate(
             self.passes("training" if keep else "inference")
         ):
-            layer, side = divmod(number, width) if width > 1 else (number, 0)
+            layer, side = divmod(number, width)
             above = y.data_ptr() if layer == self.top else inner_at + layer * self.output.nbytes
             write(
                 numbers, 0, below, above if width == 1 else self.halves_at[side],
-                *((inner_at + self.kept_from[number],) if keep else ()), *given_at, *last_at,
+                *((inner_at + self.kept_from[number],) if keep else ()),
+                *self._of(number, given_at), *self._of(number, last_at),
                 *families_at[number * each : (number + 1) * each],
             )  # fmt: skip
             call(address)
@@ -338,13 +336,14 @@ class _Desk:
                 if width > 1:
                     out = y if layer == self.top else self._inner(kept, layer)
                     torch.cat(self.halves, -1, out=out)
-                if layer == self.top:
-                    break
                 below = above
-            last_at = list(map(add, last_at, self.spans))
-            if states:
-                given_at = list(map(add, given_at, self.spans))
         return y, last, kept
+
+    def _of(self, number: int, states_at: list[int]) -> list[int]:
+        """Where the states of one direction lie, given where those of all do; 0: nowhere."""
+        if number == 0:
+            return states_at
+        return [at and at + number * span for at, span in zip(states_at, self.spans)]  # noqa: B905
 
     def _inner(self, kept: Tensor | None, layer: int) -> Tensor:
         """Where a layer below the last leaves its output."""
@@ -382,6 +381,7 @@ class _Desk:
         x = x.contiguous()
         above = torch.zeros_like(self.output) if dy is None else dy.resolve_neg().contiguous()
         ends = [None if end is None else end.resolve_neg().contiguous() for end in dlast]
+        ends_at = [0 if end is None else end.data_ptr() for end in ends]
         begun = [empty_like(like) for like in self.states] if wants_states else self.gradients
         begun_at = [part.data_ptr() for part in begun]
         dfamilies = [empty_like(f) if want else None for f, want in zip(families, wanted)]  # noqa: B905
@@ -405,11 +405,7 @@ class _Desk:
                     numbers, 0, below, kept_at + self.kept_from[number],
                     above.data_ptr() if width == 1 else self.halves_at[side],
                     sides[side].data_ptr() if sides else 0,
-                    *(
-                        0 if end is None else end.data_ptr() + number * span
-                        for end, span in zip(ends, self.spans)  # noqa: B905 - one for each state
-                    ),
-                    *(at + number * span for at, span in zip(begun_at, self.spans)),  # noqa: B905
+                    *self._of(number, ends_at), *self._of(number, begun_at),
                     *families_at[here], *dfamilies_at[here],
                 )  # fmt: skip
                 call(address)
@@ -452,6 +448,10 @@ class _Short(torch.autograd.Function):
         finally:
             way.put_back(key, desk)
         return None, None, None, dx, *dstates[:count], *dfamilies
+
+
+# What `Function.apply` does before it is for transforms of torch.func, which do not come this way.
+_apply = super(torch.autograd.Function, _Short).apply
 
 
 def _differentiable_gradients(
