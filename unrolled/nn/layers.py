@@ -25,10 +25,11 @@ from .checks import (
     states_of,
 )
 from .choice import check_name
+from .desk import DTYPES
 from .direction import Direction, direction_of
 from .masks import Masks, draw_masks, dropped, noise_of
 from .operator import recurrence
-from .short import DTYPES, Shortcut, shortcut_of, watched
+from .short import Shortcut, shortcut_of, watched
 from .trace import LayerTrace, network_of, trace_of
 
 
