@@ -73,6 +73,8 @@ def test_any_cell_in_any_stack(cell, ordinary, monkeypatch):
         ({"num_layers": 2, "bidirectional": True}, (5, 3), False),
         ({"bidirectional": True, "batch_first": True}, (5, 3), True),
     ):
+        if cell.name == "output" and options.get("num_layers", 1) > 1 and len(options) > 1:
+            continue  # it reads as many values as it has units, and there would be twice as many
         layer = layer_of(cell, 9, recompute=recompute, **options)
         batch = shape[0] if "batch_first" in options else shape[1]
         x = torch.randn(*shape, layer.input_size, dtype=DOUBLE, requires_grad=True)
