@@ -13,7 +13,7 @@ import unrolled
 from unrolled import cells, nn
 from unrolled.backends.cpu import live
 from unrolled.errors import BackendError, InputError
-from unrolled.nn import stepping
+from unrolled.nn import short
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}
 CELLS = {
@@ -164,7 +164,7 @@ def test_whatever_its_memory_looks_like(by_kernels):
 @torch.no_grad()
 def test_many_rows_stream_too():
     layer = nn.GRU(3, 5, 2).double()
-    x = torch.randn(3, stepping.ROWS + 1, 3, dtype=torch.float64)
+    x = torch.randn(3, short.ROWS + 1, 3, dtype=torch.float64)
     assert_same(streamed(layer, x), layer(x))
 
 
@@ -290,7 +290,7 @@ def test_copies_and_pickles_stream(by_kernels):
     halved(layer)
     for other in (copied, pickled):
         assert_same(streamed(other, x), expected)
-        assert other._steppers[torch.float64] is layer._steppers[torch.float64]
+        assert other._shortcuts[torch.float64] is layer._shortcuts[torch.float64]
 
 
 @torch.no_grad()
@@ -320,12 +320,12 @@ def test_memory_stays_the_same_however_many_steps_and_shapes():
     layer = nn.GRU(3, 5)
     for batch in (*range(40), None):
         layer.step(torch.randn(3) if batch is None else torch.randn(batch, 3))
-    free = layer._steppers[torch.float32]._free
-    assert 0 < len(free) <= stepping._KEPT
+    free = layer._shortcuts[torch.float32].free
+    assert 0 < len(free) <= short._KEPT
     state = None
     for _ in range(50):
         _, state = layer.step(torch.randn(2, 3), state)
-    assert [len(desks) for shape, desks in free.items() if shape[0] == 2] == [1]
+    assert [len(desks) for (shape, _), desks in free.items() if shape[0] == 2] == [1]
 
 
 # Gradients, other backends, other dtypes.
@@ -363,8 +363,10 @@ def test_a_differentiable_step_compiles_no_kernel_that_it_does_not_need():
     layer = layer_of(cell)
     layer.step(torch.randn(2, 3, dtype=torch.float64))
     kernel = live.live_kernel_for(cell.forward, np.dtype("float64"))
-    assert layer._steppers[torch.float64].kernel is kernel
     assert "call" not in vars(kernel)
+    with torch.no_grad():
+        layer.step(torch.randn(2, 3, dtype=torch.float64))
+    assert "call" in vars(kernel)
 
 
 def test_frozen_layers_and_inference_mode_take_the_kernel(by_kernels):
@@ -385,7 +387,7 @@ def test_a_backend_named_is_the_one_that_runs(backend, monkeypatch):
     x = torch.randn(4, 2, 3, dtype=torch.float64)
     expected = layer(x)
     layer.backend = backend
-    assert bool(layer._streams) == (backend == "cpu")
+    assert layer._served == (backend == "cpu")
     assert_same(streamed(layer, x), expected)
 
 

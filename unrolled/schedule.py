@@ -78,6 +78,16 @@ class Schedule:
     outers: tuple[Outer, ...]
     sums: tuple[Total, ...]
 
+    @property
+    def stages_of_totals(self) -> int:
+        """How many stages after the loop the gradients of parameters need."""
+        summed = {factor for total in self.program.totals for factor in total.factors}
+        made = [
+            {i.name for i in stage.instructions} | {r for p in stage.products for r in p.results}
+            for stage in self.after
+        ]
+        return max((n for n, names in enumerate(made, 1) if names & summed), default=0)
+
     def __str__(self) -> str:
         return "\n".join(self._listing())
 

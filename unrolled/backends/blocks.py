@@ -33,6 +33,17 @@ def stretches(places: Iterable[tuple[str, slice]]) -> list[tuple[str, slice]]:
     return found
 
 
+def lying_together(program: Program, blocks: Iterable[str]) -> list[tuple[str, ...]]:
+    """Blocks in groups of those that follow each other in one family."""
+    places = {
+        block: (family, slice(number, number + 1))
+        for family, members in program.families.items()
+        for number, block in enumerate(members)
+    }
+    found = stretches(places[block] for block in blocks)
+    return [program.families[family][numbers] for family, numbers in found]
+
+
 def split_blocks(
     program: Program, sizes: Mapping[str, int], parameters: Mapping[str, Stacked]
 ) -> dict[str, Stacked]:

@@ -25,11 +25,12 @@ from .checks import (
     states_of,
 )
 from .choice import check_name
+from .desk import DTYPES
 from .direction import Direction, Given, direction_of
 from .drawing import Drawing
 from .masks import Masks, draw_masks, dropped, masked, noise_of
 from .operator import recurrence
-from .stepping import DTYPES, Stepper, stepper_of, watched
+from .short import Shortcut, shortcut_of, watched
 from .trace import LayerTrace, network_of, trace_of
 
 
@@ -108,9 +109,9 @@ class Layers(Drawing):
         check_name(name)
         self._directions = self._made(self.cell.expected, name)
         self._random = self._made(self.cell, name) if self.cell.draws else []
-        served = name in ("auto", "cpu")
-        self._streams = served and not (self.bidirectional or reads_step_number(self.cell))
-        self._steppers: dict[torch.dtype, Stepper] = {}
+        self._served = name in ("auto", "cpu")
+        self._streams = not (self.bidirectional or reads_step_number(self.cell))
+        self._shortcuts: dict[torch.dtype, Shortcut] = {}
 
     def _made(self, cell: Cell, backend: str) -> list[Direction]:
         """All directions of all layers, of one cell."""
@@ -191,13 +192,13 @@ class Layers(Drawing):
                     "give a padded tensor with lengths=… for that."
                 )
             return self._packed(x, state)
-        check_input(x, self.input_size, self.batch_first)
-        alone, steps = x.dim() == 2, int(self.batch_first and x.dim() == 3)
-        plain = lengths is None and resets is None and masks is None and not return_all
-        if plain and x.shape[steps] == 1 and not self._drawing:
-            found = self._at_once(x.squeeze(steps), state)
+        if lengths is None and resets is None and masks is None and not return_all:
+            turned = self.batch_first and isinstance(x, Tensor) and x.dim() == 3
+            found = self._shortly(x.transpose(0, 1) if turned else x, state)
             if found is not None:
-                return found[0].unsqueeze(steps), found[1]
+                return (found[0].transpose(0, 1), found[1]) if turned else found
+        check_input(x, self.input_size, self.batch_first)
+        alone = x.dim() == 2
         if alone:
             x = x.unsqueeze(1)
         elif self.batch_first:
@@ -241,7 +242,7 @@ class Layers(Drawing):
         if self._drawing:
             between = self.dropout > 0 and self.num_layers > 1
             check_nothing_random(self.cell, bool(self._random), between, self.weight_dropout > 0)
-        found = self._at_once(x, state)
+        found = self._shortly(x, state, one_step=True) if self._streams else None
         if found is not None:
             return found
         check_streams(self.cell, self.bidirectional)
@@ -258,31 +259,36 @@ class Layers(Drawing):
         """Whether a call may draw something at random."""
         return self.training and bool(self._random or self.dropout or self.weight_dropout)
 
-    def _at_once(self, x: Tensor, state: State | None) -> tuple[Tensor, State] | None:
-        """A step by the kernels for few steps; None if they cannot do it, or something is amiss."""
-        if not self._streams or type(x) is not Tensor or watched():
+    def _shortly(
+        self, x: Tensor, state: State | None, one_step: bool = False
+    ) -> tuple[Tensor, State] | None:
+        """The short way; None if this call cannot go it, or something is amiss."""
+        if not self._served or type(x) is not Tensor or self._drawing or watched():
             return None
-        stepper = self._steppers.get(x.dtype) or self._stepper(x.dtype)
-        if stepper is None:
+        way = self._shortcuts.get(x.dtype) or self._shortcut(x.dtype)
+        if way is None:
             return None
-        return stepper(self, x, self._fresh(x) if state is None else state)
+        if state is None and self._learned(0) is not None:
+            state = self._learned_state(x, x.shape[:-1] if one_step else x.shape[1:-1])
+        return way(self, x, state, one_step)
 
-    def _stepper(self, dtype: torch.dtype) -> Stepper | None:
-        """What makes steps for a dtype; None if no kernel serves it."""
+    def _shortcut(self, dtype: torch.dtype) -> Shortcut | None:
+        """The short way for a dtype; None if no kernel serves it."""
         if dtype not in DTYPES:
             return None
         cell, names = self._stored
         letters = cell.sizes.letters
         numbers = tuple(tuple(sizes[letter] for letter in letters) for sizes in self._sizes)
-        self._steppers[dtype] = stepper_of(cell.text, numbers, names, dtype)
-        return self._steppers[dtype]
+        self._shortcuts[dtype] = shortcut_of(
+            cell.text, numbers, names, self.bidirectional, self.backend, self.recompute, dtype
+        )
+        return self._shortcuts[dtype]
 
-    def _fresh(self, x: Tensor) -> State:
-        """What the first step receives where no state is given, as `step` takes it."""
-        alone = x.dim() == 1
-        initial = self._apart(None, x, 1 if alone else len(x))
+    def _learned_state(self, x: Tensor, batch: tuple[int, ...]) -> State:
+        """What the first step receives where no state is given; `batch` is () for one sequence."""
+        initial = self._apart(None, x, batch[0] if batch else 1)
         parts = [torch.stack(list(layers)) for layers in initial]
-        return _as_state([part.squeeze(1) for part in parts] if alone else parts)
+        return _as_state(parts if batch else [part.squeeze(1) for part in parts])
 
     @property
     def _stored(self) -> tuple[Cell, tuple[tuple[str, ...], ...]]:

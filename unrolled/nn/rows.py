@@ -121,6 +121,8 @@ def rows_of(
         assert counts is not None
         return Rows(Steps(counts.numpy(), state.shape[0]))
     length, batch = x.shape[:2]
+    if counts is None and resets is None:
+        return _dense(length, batch)
     lengths = np.full(batch, length) if counts is None else counts.numpy(force=True)
     if np.any(lengths < 0) or np.any(lengths > length):
         raise InputError(

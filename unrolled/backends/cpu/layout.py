@@ -11,13 +11,18 @@ at a time, in a tile that never leaves the nearest cache.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from ...language.operations import REDUCTIONS
 from ...language.sizes import ONE
 from ...program import Instruction, Total
 from ...schedule import Product, Schedule
+from .vectors import lanes
 
 BEFORE, LOOP, AFTER = range(3)
+WIDE_GROUP = 4  # vectors of units that one or two rows take at once
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,21 @@ class Layout:
             if number not in self.fused
         }
         self.growing = self.vectors.keys() - unfused
+
+    def vectors_of_group(
+        self, letter: str, size: int, dtype: np.dtype[Any], batch: int, shares: int = 1
+    ) -> int:
+        """How many vectors of units a group has, for so many units and rows.
+
+        Of many rows the units of one vector are work enough to hide how long each instruction
+        waits for the one before it. One or two rows take more units at once, as long as every share
+        has some.
+        """
+        least = self.vectors[letter]
+        if letter not in self.growing or batch > 2:
+            return least
+        most = min(WIDE_GROUP, size // (shares * lanes(dtype)))
+        return max(least, most // least * least)
 
     @property
     def shareable(self) -> bool:

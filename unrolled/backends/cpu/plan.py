@@ -36,8 +36,6 @@ THREAD_WORK = 1_000_000
 FEW_ROWS = 3
 SHARED_WORK = 10_000
 
-WIDE_GROUP = 4  # vectors of units that few rows take at once
-
 
 _shelf = Shelf()
 
@@ -147,18 +145,6 @@ class Plan:
         self._columns: dict[tuple[str, ...], tuple[str, slice]] = {}
         self.infers = not self.program.adjoint and len(self.program.outputs) == 1
         self.outputs = frozenset(value for group in self.program.outputs for value in group)
-        self.stages_of_totals = self._stages_of_totals()
-
-    def _stages_of_totals(self) -> int:
-        """How many stages after the loop give what the totals are sums of."""
-        schedule = self.layout.schedule
-        summed = {name for outer in schedule.outers for name in (*outer.vectors, outer.operand)}
-        summed |= {name for total in schedule.sums for name in total.factors}
-        given = [
-            {i.name for i in stage.instructions} | {r for p in stage.products for r in p.results}
-            for stage in self.layout.sections[AFTER]
-        ]
-        return max((n for n, names in enumerate(given, 1) if names & summed), default=0)
 
     def run(
         self,
@@ -179,7 +165,7 @@ class Plan:
         if wanted is None or not wanted.isdisjoint(self.outputs):
             self._section(calls, AFTER, threads)
         elif wanted:
-            self._section(calls, AFTER, threads, self.stages_of_totals)
+            self._section(calls, AFTER, threads, self.layout.schedule.stages_of_totals)
         return [call.result(wanted) for call in calls]
 
     def _section(
@@ -214,19 +200,6 @@ class Plan:
 
     def _width(self, values: tuple[str, ...]) -> int:
         return sum(self.sizes[self.program.sizes[value]] for value in values)
-
-    def vectors_of_group(self, letter: str, shares: int, few_rows: bool) -> int:
-        """How many vectors of units of this size a group has.
-
-        Of many rows the units of one vector are work enough to hide how long each instruction
-        waits for the one before it. Few rows take more units at once, as long as every share has
-        some.
-        """
-        least = self.layout.vectors[letter]
-        if letter not in self.layout.growing or not few_rows:
-            return least
-        most = min(WIDE_GROUP, self.sizes[letter] // (shares * lanes(self.dtype)))
-        return max(least, most // least * least)
 
     def _work_of_a_row(self) -> int:
         """About how many multiplications one step of one row takes."""
@@ -277,7 +250,9 @@ class _Call:
         for received, name in layout.pending.items():
             arrays[name] = memory.copied(arrays[layout.states[received]], dtype)
         self.vectors = {
-            letter: plan.vectors_of_group(letter, self.shares, steps.batch <= 2)
+            letter: layout.vectors_of_group(
+                letter, plan.sizes[letter], dtype, steps.batch, self.shares
+            )
             for letter in layout.vectors
         }
         numbers = {width_of(letter): n * lanes(dtype) for letter, n in self.vectors.items()}

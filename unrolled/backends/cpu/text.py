@@ -58,6 +58,7 @@ _OFFERED = {
     "packing": ("fill",),
     "products": ("height", "multiply", "multiply_group"),
     "shelf": ("unchanged",),
+    "small_products": ("add_product", "copy", "product", "set_all", "transpose"),
     "team": (
         *("array_at", "groups_of", "join", "matrix_at", "meet", "next_part", "table_at"),
         *("table_behind", "units_of", "vector_at"),

@@ -1,0 +1,93 @@
+"""The products outside the loop of a short sequence against NumPy, for every tile and edge."""
+
+import numpy as np
+import pytest
+from numba import njit
+from numba.core.errors import TypingError
+
+from unrolled.backends.cpu.small_products import (
+    add_product,
+    copy,
+    product,
+    set_all,
+    transpose,
+)
+
+DTYPES = (np.float32, np.float64)
+SIZES = (1, 2, 7, 8, 9, 16, 17, 33, 65, 130)
+
+
+def drawn(rng, rows, columns, dtype, transposed=False):
+    """A matrix in the midst of a larger one, so that rows are not next to each other."""
+    shape = (columns, rows) if transposed else (rows, columns)
+    large = rng.standard_normal((shape[0] + 2, shape[1] + 3)).astype(dtype)
+    part = large[1:-1, 2:-1]
+    return part.T if transposed else part
+
+
+def close(found, exact, units, dtype):
+    tolerance = (1e-6 if dtype == np.float32 else 1e-14) * np.sqrt(max(units, 1)) * 3
+    np.testing.assert_allclose(found, exact, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("rows", [*range(14), 63])
+def test_every_shape(rows, transposed, dtype):
+    rng = np.random.default_rng(rows)
+    for units in (0, 1, 5, 64):
+        for columns in (0, *SIZES):
+            a = drawn(rng, rows, units, dtype, transposed)
+            b = drawn(rng, units, columns, dtype)
+            large = rng.standard_normal((rows + 2, columns + 2)).astype(dtype)
+            around = large.copy()
+            exact = a.astype(np.float64) @ b.astype(np.float64)
+            before = large[1:-1, 1:-1].astype(np.float64)
+            product(a, b, large[1:-1, 1:-1])
+            close(large[1:-1, 1:-1], exact, units, dtype)
+            large[1:-1, 1:-1] = around[1:-1, 1:-1]
+            add_product(a, b, large[1:-1, 1:-1])
+            close(large[1:-1, 1:-1], before + exact, units, dtype)
+            large[1:-1, 1:-1] = around[1:-1, 1:-1]
+            np.testing.assert_array_equal(large, around)  # nothing else was touched
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_order_of_a_sum_is_that_of_its_terms(dtype):
+    """So the bits of a row depend on no other row, and on no other column."""
+    rng = np.random.default_rng(0)
+    a, b = drawn(rng, 23, 40, dtype), drawn(rng, 40, 150, dtype)
+    whole = np.empty((25, 152), dtype)[1:-1, 1:-1]
+    product(a, b, whole)
+    for rows, columns in ((slice(3, 4), slice(0, 150)), (slice(0, 23), slice(16, 67))):
+        part = np.empty((25, 152), dtype)[rows, columns]
+        product(a[rows, :], b[:, columns], part)
+        np.testing.assert_array_equal(part, whole[rows, columns])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_transposing(dtype):
+    rng = np.random.default_rng(0)
+    for rows in SIZES:
+        for columns in SIZES:
+            given = drawn(rng, rows, columns, dtype)
+            large = np.full((columns + 2, rows + 2), 7, dtype)
+            transpose(given, large[1:-1, 1:-1])
+            np.testing.assert_array_equal(large[1:-1, 1:-1], given.T)
+            large[1:-1, 1:-1] = 7
+            assert (large == 7).all()
+
+
+def test_copying_and_setting():
+    rng = np.random.default_rng(0)
+    given, out = rng.standard_normal((3, 5)), np.empty((3, 5))
+    copy(given, out)
+    np.testing.assert_array_equal(out, given)
+    set_all(out, 1.5)
+    assert (out == 1.5).all()
+
+
+def test_mixed_dtypes_are_an_error_of_compilation():
+    a, b = np.zeros((2, 3)), np.zeros((3, 4), np.float32)
+    with pytest.raises(TypingError, match="matrices of one dtype"):
+        njit(lambda a, b, out: product(a, b, out))(a, b, np.zeros((2, 4)))

@@ -1,0 +1,324 @@
+"""Short sequences: layers go the short way, and give what the ordinary way gives."""
+
+import copy
+import pickle
+import threading
+import warnings
+
+import pytest
+import torch
+from own_cells import OWN_CELLS
+
+import unrolled
+from unrolled import cells, nn
+from unrolled.nn import Recurrent, choice, short
+
+DOUBLE = torch.float64
+ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
+QUICK = {"lstm", "stages"}
+
+
+def flat(found):
+    y, state = found
+    return [y, *([state] if isinstance(state, torch.Tensor) else state)]
+
+
+def both_passes(layer, x, state, seed=0):
+    """Outputs, last states, and the gradient of everything that has one."""
+    outputs = flat(layer(x, state))
+    generator = torch.Generator().manual_seed(seed)
+    gradients = [torch.randn(y.shape, generator=generator, dtype=y.dtype) for y in outputs]
+    inputs = [x, *(() if state is None else state), *layer.parameters()]
+    return [*outputs, *torch.autograd.grad(outputs, inputs, gradients)]
+
+
+@pytest.fixture
+def short_only(monkeypatch):
+    """Every call goes the short way, or the test fails."""
+    monkeypatch.setattr(nn.layers.Layers, "_run", None)
+
+
+@pytest.fixture
+def ordinary():
+    """What makes a copy of a layer that goes the ordinary way."""
+
+    def turned(layer):
+        other = copy.deepcopy(layer)
+        other._served = False
+        return other
+
+    return turned
+
+
+def layer_of(cell, hidden_size=5, **options):
+    input_size = hidden_size if cell.name == "output" else 3
+    layer = Recurrent(cell, input_size, hidden_size, dtype=DOUBLE, **options)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.4)
+    return layer
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, cell in ALL_CELLS.items()
+    ],
+)
+def test_any_cell_in_any_stack(cell, ordinary, monkeypatch):
+    for options, shape, recompute in (
+        ({}, (6, 2), False),
+        ({"num_layers": 3}, (4, 1), False),
+        ({"num_layers": 2, "bidirectional": True}, (5, 3), False),
+        ({"bidirectional": True, "batch_first": True}, (5, 3), True),
+    ):
+        if cell.name == "output" and options.get("num_layers", 1) > 1 and len(options) > 1:
+            continue  # it reads as many values as it has units, and there would be twice as many
+        layer = layer_of(cell, 9, recompute=recompute, **options)
+        batch = shape[0] if "batch_first" in options else shape[1]
+        x = torch.randn(*shape, layer.input_size, dtype=DOUBLE, requires_grad=True)
+        count = len(layer._directions)
+        state = tuple(
+            torch.randn(count, batch, size, dtype=DOUBLE, requires_grad=True)
+            for size in layer._state_sizes
+        )
+        expected = both_passes(ordinary(layer), x, state)
+        with monkeypatch.context() as patch:
+            patch.setattr(layer, "_run", None)
+            found = both_passes(layer, x, state)
+            with torch.no_grad():
+                alone = flat(layer(x, state))
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(alone, expected[: len(alone)], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_drop_ins_are_torchs(kind, bias, short_only):
+    peer = getattr(torch.nn, kind)(3, 10, num_layers=2, bias=bias, bidirectional=True)
+    layer = getattr(nn, kind)(3, 10, num_layers=2, bias=bias, bidirectional=True)
+    layer.load_state_dict(peer.state_dict())
+    for shape in ((7, 2, 3), (7, 3), (1, 2, 3)):
+        x = torch.randn(shape, requires_grad=True)
+        torch.testing.assert_close(
+            both_passes(layer, x, None), both_passes(peer, x, None), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_every_shape_of_input(short_only):
+    layer, peer = nn.GRU(3, 5, 2, batch_first=True), torch.nn.GRU(3, 5, 2, batch_first=True)
+    peer.load_state_dict(layer.state_dict())
+    for x in (
+        torch.randn(4, 6, 3),
+        torch.randn(6, 3),
+        torch.randn(3, 6, 4).permute(2, 1, 0),
+        torch.randn(1, 1, 3).expand(4, 6, 3),
+        torch.randn(4, 6, 6)[..., ::2],
+    ):
+        for state in (None, torch.randn(5, 4, 2).permute(2, 1, 0)):
+            if x.dim() == 2 and state is not None:
+                state = state[:, 0]
+            torch.testing.assert_close(flat(layer(x, state)), flat(peer(x, state)))
+
+
+def test_gradients_that_lie_in_any_way(short_only):
+    layer = layer_of(cells.lstm)
+    x = torch.randn(6, 2, 3, dtype=DOUBLE, requires_grad=True)
+    y, (_, c) = layer(x)
+    parameters = [x, *layer.parameters()]
+    summed = torch.autograd.grad(y.sum(), parameters, retain_graph=True)
+    ones = torch.autograd.grad(y, parameters, torch.ones_like(y), retain_graph=True)
+    torch.testing.assert_close(summed, ones)
+    weights = torch.randn(2, 6, 5, dtype=DOUBLE)
+    turned = torch.autograd.grad(y, parameters, weights.transpose(0, 1), retain_graph=True)
+    straight = torch.autograd.grad(
+        y, parameters, weights.transpose(0, 1).contiguous(), retain_graph=True
+    )
+    torch.testing.assert_close(turned, straight)
+    alone = torch.autograd.grad(c.sum(), parameters)  # of the output none is there
+    assert all(gradient.abs().sum() > 0 for gradient in alone)
+
+
+def test_gradients_of_a_graph_used_twice_and_of_two_calls_before_one_backward(short_only):
+    layer = layer_of(cells.gru, num_layers=2)
+    x = torch.randn(2, 6, 2, 3, dtype=DOUBLE)
+    alone = [torch.autograd.grad(layer(part)[0].sum(), layer.parameters()) for part in x]
+    first, second = layer(x[0])[0], layer(x[1])[0]
+    found = torch.autograd.grad(first.sum() + second.sum(), layer.parameters(), retain_graph=True)
+    torch.testing.assert_close(found, tuple(a + b for a, b in zip(*alone, strict=True)))
+    again = torch.autograd.grad(first.sum() + second.sum(), layer.parameters())
+    torch.testing.assert_close(found, again, rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="second time"):
+        first.sum().backward()
+
+
+@pytest.mark.parametrize("wanted", ["x", "state", "U_l0", "U_l1", "b_l1"])
+def test_gradients_where_one_is_wanted_and_nowhere_else(wanted, short_only):
+    layer = layer_of(cells.lstm, num_layers=2)
+    x = torch.randn(6, 2, 3, dtype=DOUBLE, requires_grad=True)
+    state = tuple(torch.randn(2, 2, 5, dtype=DOUBLE, requires_grad=True) for _ in "hc")
+    named = {"x": x, "state": state[1], **dict(layer.named_parameters())}
+    expected = torch.autograd.grad(layer(x, state)[0].sin().sum(), named[wanted])[0]
+    for tensor in (*state, *named.values()):
+        tensor.requires_grad_(tensor is named[wanted])
+    layer(x, state)[0].sin().sum().backward()
+    torch.testing.assert_close(named[wanted].grad, expected)
+    assert all(t.grad is None for name, t in named.items() if name != wanted)
+
+
+def test_products_behind_each_other_have_gradients_without_that_of_the_input(short_only):
+    layer = layer_of(OWN_CELLS["deep_input"], num_layers=2)
+    x = torch.randn(6, 2, 3, dtype=DOUBLE, requires_grad=True)
+    expected = torch.autograd.grad(layer(x)[0].sum(), layer.parameters())
+    found = torch.autograd.grad(layer(x.detach())[0].sum(), layer.parameters())
+    torch.testing.assert_close(found, expected)
+
+
+def test_learned_initial_states(ordinary):
+    layer = layer_of(cells.lstm, num_layers=2, initial_state="learned")
+    for x in (torch.randn(6, 2, 3, dtype=DOUBLE), torch.randn(6, 3, dtype=DOUBLE)):
+        x.requires_grad_()
+        found = both_passes(layer, x, None)
+        assert all(part.abs().sum() > 0 for part in found)
+        expected = both_passes(ordinary(layer), x, None)
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3), (6, 0, 3), (0, 0, 3)])
+def test_empty_sequences(shape):
+    layer = layer_of(cells.lstm, num_layers=2)
+    x = torch.randn(shape, dtype=DOUBLE, requires_grad=True)
+    y, (h, c) = layer(x)
+    assert y.shape == (*shape[:2], 5)
+    assert h.shape == c.shape == (2, shape[1], 5)
+    (y.sum() + h.sum()).backward()
+    assert x.grad.shape == shape
+
+
+def halved(layer):
+    for parameter in layer.parameters():
+        parameter.mul_(0.5)
+
+
+def other_data(layer):
+    for parameter in layer.parameters():
+        parameter.data = parameter.data * 0.5
+
+
+def through_numpy(layer):
+    layer.U_l0.detach().numpy()[:] *= 0.5
+
+
+@pytest.mark.parametrize("change", [halved, other_data, through_numpy])
+def test_a_changed_weight_counts_at_once(change, short_only):
+    layer = layer_of(cells.lstm)
+    x = torch.randn(6, 2, 3, dtype=DOUBLE)
+    before = [part.detach().clone() for part in both_passes(layer, x.requires_grad_(), None)]
+    with torch.no_grad():
+        change(layer)
+    after = both_passes(layer, x, None)
+    assert not torch.equal(after[0], before[0])
+    fresh = both_passes(copy.deepcopy(layer), x, None)
+    torch.testing.assert_close(after, fresh, rtol=0, atol=0)
+
+
+def test_nothing_is_shared_between_calls(short_only):
+    layer = layer_of(cells.lstm, num_layers=2, bidirectional=True)
+    x = torch.randn(2, 6, 2, 3, dtype=DOUBLE, requires_grad=True)
+    found = [both_passes(layer, x[0], None)]
+    kept = [part.detach().clone() for part in found[0]]
+    both_passes(layer, x[1], None)
+    torch.testing.assert_close(found[0], kept, rtol=0, atol=0)
+
+
+def test_python_threads_at_once_have_the_same_bits(short_only):
+    layer = layer_of(cells.lstm, 33, num_layers=2)
+    x = torch.randn(4, 20, 2, 3, dtype=DOUBLE, requires_grad=True)
+    expected = [both_passes(layer, part, None) for part in x]
+    found = [[] for _ in x]
+    begin = threading.Barrier(len(x))
+
+    def work(number):
+        begin.wait()
+        for _ in range(20):
+            found[number].append(both_passes(layer, x[number], None))
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(len(x))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for times, once in zip(found, expected, strict=True):
+        assert len(times) == 20
+        for one in times:
+            torch.testing.assert_close(one, once, rtol=0, atol=0)
+
+
+def test_what_was_made_in_inference_mode_serves_in_training(short_only):
+    layer = layer_of(cells.lstm, num_layers=2, bidirectional=True)
+    x = torch.randn(7, 2, 3, dtype=DOUBLE, requires_grad=True)
+    with torch.inference_mode():
+        expected = layer(x)[0]
+    found = both_passes(layer, x, None)
+    assert torch.equal(found[0], expected)
+    assert not found[0].is_inference()
+
+
+def test_copies_and_pickles(short_only):
+    layer = layer_of(cells.gru, num_layers=2)
+    x = torch.randn(6, 2, 3, dtype=DOUBLE, requires_grad=True)
+    expected = both_passes(layer, x, None)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(both_passes(other, x, None), expected, rtol=0, atol=0)
+        assert other._shortcuts[DOUBLE] is layer._shortcuts[DOUBLE]
+
+
+def test_memory_is_kept_for_some_shapes_only(short_only):
+    layer = nn.GRU(3, 5)
+    for length in range(1, 40):
+        layer(torch.randn(length, 2, 3))
+    assert 0 < len(layer._shortcuts[torch.float32].free) <= short._KEPT
+
+
+def test_gradcheck_and_second_derivatives(monkeypatch):
+    monkeypatch.setattr(choice, "_said", set())
+    layer = layer_of(cells.gru, 4, num_layers=2, bidirectional=True)
+    x = torch.randn(3, 2, 3, dtype=DOUBLE, requires_grad=True)
+    state = torch.randn(4, 2, 4, dtype=DOUBLE, requires_grad=True)
+    arguments = (x, state, *layer.parameters())
+    assert torch.autograd.gradcheck(lambda x, s, *_: layer(x, s), arguments, fast_mode=True)
+    with pytest.warns(UserWarning, match="second derivative was asked for"):
+        torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.autograd.gradgradcheck(lambda x, s, *_: layer(x, s), arguments, fast_mode=True)
+        assert torch.autograd.gradgradcheck(lambda x, *_: layer(x), arguments[:1], fast_mode=True)
+
+
+def test_a_long_sequence_goes_the_ordinary_way(monkeypatch):
+    layer = layer_of(cells.lstm)
+    x = torch.randn(6, 2, 3, dtype=DOUBLE, requires_grad=True)
+    expected = both_passes(layer, x, None)
+    assert "_Short" in type(layer(x)[0].grad_fn).__name__
+    monkeypatch.setattr(short, "SHORT_WORK", 0)
+    layer._shortcuts[DOUBLE].free.clear()  # what has been found short
+    assert "_Short" not in type(layer(x)[0].grad_fn).__name__
+    torch.testing.assert_close(both_passes(layer, x, None), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_what_is_drawn_at_random_goes_the_ordinary_way():
+    layer = Recurrent(unrolled.recurrent_dropout(cells.lstm, 0.5), 3, 5).train()
+    x = torch.randn(6, 2, 3)
+    assert not torch.equal(layer(x)[0], layer(x)[0])
+    layer.eval()
+    assert torch.equal(layer(x)[0], layer(x)[0])
+
+
+def test_mixed_dtypes_get_a_sentence():
+    layer = nn.LSTM(3, 5)
+    with pytest.raises(unrolled.errors.InputError, match="float64"):
+        layer(torch.randn(6, 2, 3, dtype=DOUBLE))
+    layer.weight_hh_l0.data = layer.weight_hh_l0.data.double()
+    with pytest.raises(unrolled.errors.InputError, match="float64"):
+        layer(torch.randn(6, 2, 3))

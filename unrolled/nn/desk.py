@@ -1,0 +1,255 @@
+"""A desk: the tables for one shape of input, and the memory that kernels work in.
+
+Each layer and direction is one call of a compiled function, forward or backward, which is told all
+that it needs by a table; a call writes only the addresses that have changed. One step is the kernel
+that reads weights where they lie (`backends.cpu.live`); more are a whole pass
+(`backends.cpu.whole`).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import accumulate
+from struct import Struct
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, empty_like
+
+from ..backends.cpu import kernel_for
+from ..backends.cpu.live import LiveText, live_kernel_for
+from ..backends.cpu.tables import Table
+from ..backends.cpu.whole import WholeText
+from ..program import Program
+from .direction import Direction
+
+DTYPES: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype("float32"),
+    torch.float64: np.dtype("float64"),
+}
+
+
+class Stack:
+    """Layers, one above the other, of one dtype.
+
+    Args:
+        directions: of all layers, the two of a bidirectional one side by side.
+        width: directions of a layer.
+        dtype: float32 or float64.
+    """
+
+    def __init__(self, directions: list[Direction], width: int, dtype: torch.dtype) -> None:
+        self.directions, self.width, self.dtype = directions, width, dtype
+        first = directions[0]
+        self.input_size = first.sizes["I"]
+        self.state_sizes = [first.sizes[first.cell.sizes.values[s]] for s in first.cell.states]
+        self.families_each = len(first.families)
+
+    @cached_property
+    def needs_after(self) -> bool:
+        """Whether a backward pass must have a place for the gradient of the input."""
+        kernel = kernel_for(self.directions[0].adjoint, DTYPES[self.dtype])
+        return kernel.whole.needs_after
+
+
+class _Pass(NamedTuple):
+    """One direction of one layer: what a call writes into its table, and the call.
+
+    Attributes:
+        write: `write(table, 0, *addresses)`, of as many as change from call to call.
+        numbers: the table.
+        call: the compiled function.
+        address: where the table lies.
+        table: which holds the memory.
+    """
+
+    write: Callable[..., None]
+    numbers: Any
+    call: Callable[[int], None]
+    address: int
+    table: Table
+
+
+class Desk:
+    """What one call at a time works with: tables, memory, and how tensors look for one shape.
+
+    Args:
+        stack: the layers.
+        shape: of the input, (T, B, I), or (T, I) for one sequence; of one step without T.
+        one_step: whether it is one step.
+    """
+
+    def __init__(self, stack: Stack, shape: torch.Size, one_step: bool) -> None:
+        self.stack = stack
+        rows = shape[:-1]
+        between = rows if one_step else rows[1:]  # of a state
+        self.length = 1 if one_step else rows[0]
+        self.batch = between[0] if between else 1
+        self.rows = self.length * self.batch
+        self.dtype: np.dtype[Any] = DTYPES[stack.dtype]
+        size, count = stack.state_sizes[0], len(stack.directions)
+        self.output = self._empty(*rows, stack.width * size)
+        self.states = [self._empty(count, *between, size) for size in stack.state_sizes]
+        self.nothing = [0] * len(self.states)
+        self.spans = [part.nbytes // count for part in self.states]
+        self.top = count // stack.width - 1
+        # A layer below the last leaves its output here, and each of two directions its own there.
+        self.inner = self._empty(self.top, *self.output.shape)
+        self.inner_at = self.inner.data_ptr()
+        self.halves = [self._empty(*rows, size) for _ in range(stack.width)]
+        self.halves_at = [half.data_ptr() for half in self.halves]
+        # What is kept for the backward pass: outputs of layers below the last, then what each
+        # direction keeps, which begins at these places.
+        ends = accumulate(
+            (self.length * self.batch * direction.widths[-1] for direction in stack.directions),
+            initial=self.inner.numel(),
+        )
+        *self.kept_from, all_kept = (end * self.dtype.itemsize for end in ends)
+        self.kept = self._empty(all_kept // self.dtype.itemsize)
+        self.gradients = [self._empty(*part.shape) for part in self.states]  # that nobody wants
+        self._passes: dict[str, list[_Pass]] = {}
+
+    def _empty(self, *shape: int) -> Tensor:
+        with torch.inference_mode(False):  # it serves outside of that mode, too
+            return torch.from_numpy(np.empty(shape, self.dtype))
+
+    def passes(self, kind: str) -> list[_Pass]:
+        """Those of all directions: `"inference"`, `"training"` or `"adjoint"`."""
+        if kind not in self._passes:  # compiled by the first call that it serves
+            self._passes[kind] = [
+                self._pass(direction, kind) for direction in self.stack.directions
+            ]
+        return self._passes[kind]
+
+    def _pass(self, direction: Direction, kind: str) -> _Pass:
+        program: Program = getattr(direction, kind)
+        function: LiveText | WholeText
+        if kind == "inference" and self.length == 1:
+            live = live_kernel_for(program, self.dtype)
+            function, call = live.function, live.call
+        else:
+            kernel = kernel_for(program, self.dtype)
+            function, call = kernel.whole, kernel.run_whole
+        table = Table(
+            function, self.dtype, direction.sizes, self.length, self.batch, direction.reverse
+        )
+        write = Struct(f"{len(function.pointers)}q").pack_into
+        return _Pass(write, table.numbers, call, table.address, table)
+
+    def forward(
+        self, x: Tensor, states: Sequence[Tensor], families: Sequence[Tensor], keep: bool
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """All layers. Each line is paid for at each call, hence their plainness.
+
+        Args:
+            x: the input.
+            states: the initial states of all layers and directions, or none.
+            families: the families of all layers and directions.
+            keep: whether `backward` will follow.
+
+        Returns:
+            The output, the last states and, with `keep`, what `backward` needs.
+        """
+        width, each = self.stack.width, self.stack.families_each
+        x, given_at = x.contiguous(), self.nothing
+        if states:
+            states = [part.contiguous() for part in states]
+            given_at = [part.data_ptr() for part in states]
+        y, last = empty_like(self.output), [empty_like(like) for like in self.states]
+        kept = empty_like(self.kept) if keep else None
+        inner_at = self.inner_at if kept is None else kept.data_ptr()
+        last_at = [part.data_ptr() for part in last]
+        families_at = [family.data_ptr() for family in families]
+        below = x.data_ptr()
+        for number, (write, numbers, call, address, _) in enumerate(
+            self.passes("training" if keep else "inference")
+        ):
+            layer, side = divmod(number, width)
+            above = y.data_ptr() if layer == self.top else inner_at + layer * self.output.nbytes
+            write(
+                numbers, 0, below, above if width == 1 else self.halves_at[side],
+                *((inner_at + self.kept_from[number],) if keep else ()),
+                *self._of(number, given_at), *self._of(number, last_at),
+                *families_at[number * each : (number + 1) * each],
+            )  # fmt: skip
+            call(address)
+            if side == width - 1:
+                if width > 1:
+                    out = y if layer == self.top else self._inner(kept, layer)
+                    torch.cat(self.halves, -1, out=out)
+                below = above
+        return y, last, kept
+
+    def _of(self, number: int, states_at: list[int]) -> list[int]:
+        """Where the states of one direction lie, given where those of all do; 0: nowhere."""
+        if number == 0:
+            return states_at
+        return [at and at + number * span for at, span in zip(states_at, self.spans)]  # noqa: B905
+
+    def _inner(self, kept: Tensor | None, layer: int) -> Tensor:
+        """Where a layer below the last leaves its output."""
+        if kept is None:
+            return self.inner[layer]
+        return kept[: self.inner.numel()].view(self.inner.shape)[layer]
+
+    def backward(
+        self,
+        x: Tensor,
+        kept: Tensor,
+        families: Sequence[Tensor],
+        dy: Tensor | None,
+        dlast: Sequence[Tensor | None],
+        wants_x: bool,
+        wants_states: bool,
+        wanted: Sequence[bool],
+    ) -> tuple[Tensor | None, list[Tensor], list[Tensor | None]]:
+        """All layers, from the last to the first.
+
+        Args:
+            x: the input.
+            kept: what `forward` kept.
+            families: the families of all layers and directions.
+            dy: the gradient of the output; None: zero.
+            dlast: the gradients of the last states; None: zero.
+            wants_x: whether the gradient of the input is wanted.
+            wants_states: whether those of the initial states are.
+            wanted: of each family whether its gradient is wanted.
+
+        Returns:
+            The gradients of the input, of the initial states, and of the families.
+        """
+        stack, width, each = self.stack, self.stack.width, self.stack.families_each
+        x = x.contiguous()
+        above = torch.zeros_like(self.output) if dy is None else dy.resolve_neg().contiguous()
+        ends = [None if end is None else end.resolve_neg().contiguous() for end in dlast]
+        ends_at = [0 if end is None else end.data_ptr() for end in ends]
+        begun = [empty_like(like) for like in self.states] if wants_states else self.gradients
+        begun_at = [part.data_ptr() for part in begun]
+        dfamilies = [empty_like(f) if want else None for f, want in zip(families, wanted)]  # noqa: B905
+        dfamilies_at = [0 if d is None else d.data_ptr() for d in dfamilies]
+        families_at = [family.data_ptr() for family in families]
+        kept_at, passes = kept.data_ptr(), self.passes("adjoint")
+        dx: Tensor | None = None
+        for layer in range(self.top, -1, -1):
+            below = x.data_ptr() if layer == 0 else kept_at + (layer - 1) * self.output.nbytes
+            if width > 1:
+                for half, part in zip(self.halves, above.chunk(width, -1)):  # noqa: B905 - two
+                    half.copy_(part)
+            sides = []
+            for side in range(width):
+                number = layer * width + side
+                if layer or wants_x or stack.needs_after:
+                    sides.append(empty_like(self.output if layer else x))
+                write, numbers, call, address, _ = passes[number]
+                here = slice(number * each, (number + 1) * each)
+                write(
+                    numbers, 0, below, kept_at + self.kept_from[number],
+                    above.data_ptr() if width == 1 else self.halves_at[side],
+                    sides[side].data_ptr() if sides else 0,
+                    *self._of(number, ends_at), *self._of(number, begun_at),
+                    *families_at[here], *dfamilies_at[here],
+                )  # fmt: skip
+                call(address)
+            if sides:
+                dx = above = sides[0] if width == 1 else sides[0].add_(sides[1])
+        return dx if wants_x else None, begun, dfamilies
