@@ -10,7 +10,7 @@ import pytest
 import unrolled
 from unrolled import cells, derivative
 from unrolled.backends import reference
-from unrolled.backends.cpu import text
+from unrolled.backends.cpu import units
 from unrolled.language.operations import ELEMENTWISE, OPERATIONS as LANGUAGE, PRODUCTS, REDUCTIONS
 from unrolled.views import latex
 
@@ -184,8 +184,8 @@ def test_every_table_has_a_line_for_every_operation():
     assert LANGUAGE.keys() == known | PRODUCTS
     assert derivative.DERIVATIVES.keys() == ELEMENTWISE
     assert reference.OPERATIONS.keys() == known
-    assert text.OPERATIONS.keys() == ELEMENTWISE
-    assert text.ADDED_UP.keys() == REDUCTIONS
+    assert units.OPERATIONS.keys() == ELEMENTWISE
+    assert units.ADDED_UP.keys() == REDUCTIONS
     assert latex.TYPESET.keys() == LANGUAGE.keys() - {"same"}
     eager = pytest.importorskip("unrolled.backends.eager")
     assert eager.OPERATIONS.keys() == known

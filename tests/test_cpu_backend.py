@@ -16,7 +16,7 @@ from random_cells import random_cells
 from unrolled import Cell, cells
 from unrolled.backends import cpu, files, reference
 from unrolled.backends.cpu import plan, threads
-from unrolled.backends.cpu.text import ADDED_UP, OPERATIONS
+from unrolled.backends.cpu.units import ADDED_UP, OPERATIONS
 from unrolled.backends.steps import Steps
 
 TOLERANCE = {"float64": 1e-11, "float32": 2e-5}

@@ -29,7 +29,8 @@ from . import (
 )
 from .layout import AFTER, BEFORE, LOOP, Layout
 from .plan import Matmul, Pass, Plan
-from .text import PACK, FunctionText, imports, loop_products
+from .text import PACK, FunctionText, loop_products
+from .units import imports
 from .whole import WholeText
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"},

@@ -25,7 +25,8 @@ from . import vectors
 from .kernel import OPTIONS_OF_CALLBACKS, announce, foundations
 from .layout import LOOP, Layout
 from .tables import ALL_ROWS, BATCH, Axis, letters_of, shape_of, written_shape, written_sum
-from .text import FunctionText, imports, parameters_of
+from .text import FunctionText
+from .units import imports, parameters_of
 
 COUNTS = ("length", "batch", "before", "reverse")
 

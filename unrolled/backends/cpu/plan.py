@@ -21,9 +21,10 @@ from .packing import packed_shape
 from .products import TILE_ROWS
 from .shelf import Shelf
 from .team import BEHIND, CUTS, PARTS, REVERSE, SHARES, described
-from .text import FunctionText, loop_products, parameters_of, width_of
+from .text import FunctionText, loop_products
 from .threads import run_together
 from .totals import Totals
+from .units import parameters_of, width_of
 from .vectors import lanes
 
 Matmul = Callable[[Array, Array, Array], Any]

@@ -31,7 +31,8 @@ from .tables import (
     written_shape,
     written_sum,
 )
-from .text import FunctionText, loop_products, parameters_of, width_of
+from .text import FunctionText, loop_products
+from .units import parameters_of, width_of
 from .vectors import lanes
 
 COUNTS = ("length", "batch", "reverse", "zero", "one")
