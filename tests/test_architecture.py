@@ -150,7 +150,8 @@ def test_the_public_names():
         *("BackendError", "Cell", "EquationError", "InputError", "SizeError", "UnrolledError"),
         *("bernoulli", "candidate_dropout", "cell", "cells", "clipped", "differentiate"),
         *("dropout", "exp", "initial", "layer_norm", "log", "maximum", "mean", "minimum"),
-        *("recurrent_dropout", "relu", "sigmoid", "softplus", "sqrt", "tanh", "where", "zoneout"),
+        *("num_threads", "recurrent_dropout", "relu", "set_num_threads", "sigmoid", "softplus"),
+        *("sqrt", "tanh", "where", "zoneout"),
     ]
     for name in unrolled.__all__:
         assert hasattr(unrolled, name)
