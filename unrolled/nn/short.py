@@ -24,10 +24,10 @@ from .choice import refuse_second_derivative
 from .desk import Desk, Stack
 from .direction import Direction, direction_of, forward_eager
 
-# A sequence is short up to so many multiplications in one direction of one layer: one core takes
-# some 1 to 2 ms for them, and two would save no more than the ordinary way costs by itself. Measured
-# with AVX-512 for the LSTM, the GRU and the simple RNN between 60 and 1000 steps: the short way takes
-# 0.2 to 0.85 of the ordinary way's time up to 48 million, and about the same at 64 million.
+# A sequence is short up to so many multiplications in one direction of one layer: two cores would
+# save no more than the ordinary way costs by itself. Measured with AVX-512 on two cores, for the
+# LSTM, the GRU and the simple RNN between 60 and 1000 steps: the short way takes 0.2 to 0.85 of the
+# ordinary way's time up to 48 million, and as long at 64 million.
 SHORT_WORK = 3_000_000 * lanes(np.float32)
 ROWS = 64  # of one step, at most; more are quicker on several threads, with packed weights
 _PLAIN = (nn.Parameter, Tensor)
