@@ -29,6 +29,9 @@ from .direction import Direction, direction_of, forward_eager
 # LSTM, the GRU and the simple RNN between 60 and 1000 steps: the short way takes 0.2 to 0.85 of the
 # ordinary way's time up to 48 million, and as long at 64 million.
 SHORT_WORK = 3_000_000 * lanes(np.float32)
+# Where a step has more multiplications than this, its weights lie in no near cache of one core, and
+# two cores read them twice as fast: then only a sixth of that is short.
+NEAR_WORK = 200_000
 ROWS = 64  # of one step, at most; more are quicker on several threads, with packed weights
 _PLAIN = (nn.Parameter, Tensor)
 _KEPT = 16  # shapes of input for which tables are kept
@@ -158,7 +161,7 @@ class Shortcut:
 
     def is_short(self, rows: int) -> bool:
         """Whether so many rows of all steps are quicker on one core and in one call."""
-        return rows * self.work <= SHORT_WORK
+        return rows * self.work <= (SHORT_WORK if self.work <= NEAR_WORK else SHORT_WORK // 6)
 
     def desk(self, key: Key) -> "Desk":
         """A desk that nobody else works at, until it is put back."""
