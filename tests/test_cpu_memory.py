@@ -1,6 +1,7 @@
 """Memory of kernels: where arrays begin, what is used again, and when packed weights are."""
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -137,3 +138,17 @@ def test_the_shelf_keeps_only_so_much(monkeypatch):
         weights = np.zeros((64, 64), F4)
         kept.packed(weights, (), weights.copy, shelf.unchanged)
     assert kept._size() <= 1 << 16
+
+
+def test_threads_may_store_at_once(monkeypatch):
+    monkeypatch.setattr(shelf, "LIMIT", 1 << 12)  # each gives up what the others have stored
+    kept = shelf.Shelf()
+    matrices = [np.full((16, 16), number, F4) for number in range(8)]
+
+    def store(number):
+        for _ in range(200):
+            found = kept.packed(matrices[number], (), matrices[number].copy, shelf.unchanged)
+            np.testing.assert_array_equal(found, matrices[number])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(store, range(8)))

@@ -5,8 +5,8 @@ weights themselves are compared with a copy of those that were packed, bit by bi
 fraction of the time of packing, and is never wrong.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from threading import Lock
 
 import numpy as np
 from numba import njit
@@ -21,7 +21,8 @@ class Shelf:
     """Packed matrices by where their weights lie and how they are packed."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, tuple[Array, Array]] = OrderedDict()
+        self._kept: dict[Hashable, tuple[Array, Array]] = {}
+        self._storing = Lock()
 
     def packed(
         self,
@@ -44,14 +45,15 @@ class Shelf:
         if found is not None and unchanged(found[0], bits):
             return found[1]
         packed = pack()
-        self._kept[place] = bits.copy(), packed
-        self._kept.move_to_end(place)
-        while self._size() > LIMIT and len(self._kept) > 1:
-            self._kept.popitem(last=False)
+        with self._storing:
+            self._kept.pop(place, None)  # what is packed last is given up last
+            self._kept[place] = bits.copy(), packed
+            while self._size() > LIMIT and len(self._kept) > 1:
+                del self._kept[next(iter(self._kept))]
         return packed
 
     def _size(self) -> int:
-        return sum(copy.nbytes + packed.nbytes for copy, packed in list(self._kept.values()))
+        return sum(copy.nbytes + packed.nbytes for copy, packed in self._kept.values())
 
 
 def _bits(weights: Array) -> Array:
