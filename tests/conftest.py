@@ -11,13 +11,28 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(params=["our own", "OpenMP's"])
 def threads_for_any_work(request, monkeypatch):
     """Kernels spread the least work over threads, of our own pool and of OpenMP's."""
-    from unrolled.backends.cpu import plan, threads
+    from unrolled.backends.cpu import sharing, threads
 
-    monkeypatch.setattr(plan, "THREAD_WORK", 1)
-    monkeypatch.setattr(plan, "SHARED_WORK", 0)
+    monkeypatch.setattr(sharing, "THREAD_WORK", 1)
+    monkeypatch.setattr(sharing, "SHARED_WORK", 0)
     if request.param == "our own":
         monkeypatch.setattr(threads, "find_team", lambda: None)
     else:
         pytest.importorskip("torch")  # brings a runtime on every system that is tested
         if threads.find_team() is None:
             pytest.skip("this process has no OpenMP runtime")
+
+
+@pytest.fixture(params=["short", "long"])
+def either_way(request):
+    """A pass is one call of a team, or a sequence of regions and a BLAS's products."""
+    if request.param == "long":
+        request.getfixturevalue("long_way")
+
+
+@pytest.fixture
+def long_way(monkeypatch):
+    """No sequence is short: products outside the loop are a BLAS's, and weights packed are kept."""
+    from unrolled.backends.cpu import short
+
+    monkeypatch.setattr(short, "SHORT_WORK", 0)

@@ -15,10 +15,11 @@ from random_cells import random_cells
 
 from unrolled import Cell, cells
 from unrolled.backends import cpu, files, reference
-from unrolled.backends.cpu import plan, threads
+from unrolled.backends.cpu import plan, sharing, short, threads
 from unrolled.backends.cpu.units import ADDED_UP, OPERATIONS
 from unrolled.backends.steps import Steps
 
+pytestmark = pytest.mark.usefixtures("long_way")  # `test_cpu_whole` is about the short one
 TOLERANCE = {"float64": 1e-11, "float32": 2e-5}
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
 QUICK = {"lstm", "gru_original", "stages"}  # compiled in a quick run in every way
@@ -142,8 +143,8 @@ def test_a_thread_that_comes_too_late_does_nothing():
             came.append(asked)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "THREAD_WORK", 1)
-        patch.setattr(plan, "SHARED_WORK", 0)
+        patch.setattr(sharing, "THREAD_WORK", 1)
+        patch.setattr(sharing, "SHARED_WORK", 0)
         patch.setattr(plan, "run_together", late)
         found = case.both_passes(cpu.run, threads=3)
     assert 3 in came
@@ -296,7 +297,7 @@ def test_a_forked_process_has_threads_of_its_own():
 
 def in_a_fork():
     """Use the pool, fork, and use it again in the child; the exit status tells how it went."""
-    plan.THREAD_WORK, plan.SHARED_WORK = 1, 0
+    sharing.THREAD_WORK, sharing.SHARED_WORK, short.SHORT_WORK = 1, 0, 0
     case = Case.draw(cells.simple, Steps.dense(3, 4), 2, 8)
     expected = case.both_passes(cpu.run, threads=2)
     child = os.fork()
@@ -329,7 +330,7 @@ def test_the_announcement_is_a_log_record(tmp_path, monkeypatch, caplog):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_denormals_are_zero_in_a_kernel_and_numbers_outside(count, monkeypatch):
-    monkeypatch.setattr(plan, "THREAD_WORK", 1)
+    monkeypatch.setattr(sharing, "THREAD_WORK", 1)
     halved = Cell.parse("def halved(x, h_prev, *, a):\n    h = h_prev / 2 + a.h * x\n    return h")
     tiny = np.finfo(np.float32).tiny
     state = np.array([[tiny, 4 * tiny]] * 4, np.float32)

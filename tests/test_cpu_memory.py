@@ -9,7 +9,6 @@ import torch
 
 import unrolled.nn
 from unrolled.backends.cpu import memory, plan, shelf
-from unrolled.nn import short
 
 F4 = np.dtype("float32")
 LARGE = (512, 1024)
@@ -53,9 +52,8 @@ def test_only_so_much_memory_is_kept(monkeypatch):
 
 
 @pytest.fixture
-def packings(monkeypatch):
+def packings(monkeypatch, long_way):
     """How often weights have been packed, on the way of long sequences."""
-    monkeypatch.setattr(short, "SHORT_WORK", 0)
     monkeypatch.setattr(plan, "_shelf", shelf.Shelf())
     counted = []
     packed = shelf.Shelf.packed

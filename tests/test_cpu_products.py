@@ -16,22 +16,22 @@ SIZES = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 65, 130]
 
 
 @compile_
-def product(operand, row, rows, packed, blocks, out, at, shares=1):
+def product(operand, row, rows, packed, blocks, out, at, shares=1, step=0):
     size, width = out.shape[1] // blocks, packed.shape[1] // operand.shape[1]
     for share in range(shares):
         groups = groups_of(size, share, shares, width)
-        multiply(operand, row, rows, packed, groups, blocks, out, at)
+        multiply(operand, row, rows, packed, groups, blocks, out, at, step)
 
 
 @compile_
-def group_by_group(operand, rows, packed, panels, out, tile):
+def group_by_group(operand, rows, packed, panels, out, tile, step):
     """Tile by tile into the columns that `out` has for a group."""
     width, groups = tile.shape[1], packed.shape[0] // panels
     high = height(rows)
     for group in range(groups):
         for start in range(0, rows, high):
             count = min(high, rows - start)
-            multiply_group(operand, start, count, packed, group, panels, tile, 1)
+            multiply_group(operand, start, count, packed, group, panels, tile, 1, step)
             for row in range(count):
                 for column in range(width):
                     out[start + row, group * width + column] = tile[1 + row, column]
@@ -40,7 +40,7 @@ def group_by_group(operand, rows, packed, panels, out, tile):
 def pack(weights, blocks=1, vectors=2, fill=fill):
     K, N = weights.shape
     packed = np.empty(packed_shape(K, blocks, N // blocks, vectors, weights.dtype), weights.dtype)
-    fill(weights, blocks, vectors, packed)
+    fill(weights, blocks, vectors, packed, 0, len(packed))
     return packed
 
 
@@ -94,7 +94,10 @@ def test_groups_hold_the_same_units_of_all_blocks(dtype, blocks, two):
             groups = packed.shape[0] // panels
             out = np.empty((rows, groups * panels * 2 * lanes), dtype)
             tile = np.full((TILE_ROWS + 1, panels * 2 * lanes), -1, dtype)
-            group_by_group(operand, rows, packed, panels, out, tile)
+            group_by_group(operand, rows, packed, panels, out, tile, 0)
+            back = np.empty_like(out)
+            group_by_group(operand, rows, packed, panels, back, tile, 1)
+            np.testing.assert_array_equal(back, out)
             assert (tile[0] == -1).all()
             units = out.reshape(rows, groups, blocks, two * lanes).swapaxes(1, 2)
             units = units.reshape(rows, blocks, -1)
@@ -165,7 +168,7 @@ def test_other_widths_of_vector(monkeypatch, width, registers):
     @njit
     def compiled(operand, row, rows, packed, blocks, out, at):
         groups = (0, packed.shape[0] // blocks)
-        product_of_panels(operand, row, rows, packed, groups, blocks, out, at)
+        product_of_panels(operand, row, rows, packed, groups, blocks, out, at, 1)
 
     for rows in (1, 2, 3, 5, 7):
         check(33, 70, rows, np.float64, compiled=compiled, fill=fill_again)

@@ -6,12 +6,14 @@ from numba import njit
 from numba.core.errors import TypingError
 
 from unrolled.backends.cpu.small_products import (
+    STRIP,
     add_product,
     copy,
     product,
+    product_turned,
     set_all,
-    transpose,
 )
+from unrolled.backends.cpu.vectors import lanes
 
 DTYPES = (np.float32, np.float64)
 SIZES = (1, 2, 7, 8, 9, 16, 17, 33, 65, 130)
@@ -66,16 +68,35 @@ def test_the_order_of_a_sum_is_that_of_its_terms(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_transposing(dtype):
+def test_the_second_operand_turned(dtype):
+    """In the midst of other numbers, which stay as they are."""
     rng = np.random.default_rng(0)
-    for rows in SIZES:
-        for columns in SIZES:
-            given = drawn(rng, rows, columns, dtype)
-            large = np.full((columns + 2, rows + 2), 7, dtype)
-            transpose(given, large[1:-1, 1:-1])
-            np.testing.assert_array_equal(large[1:-1, 1:-1], given.T)
-            large[1:-1, 1:-1] = 7
-            assert (large == 7).all()
+    for units in (1, 7, 16, 33):
+        strip = np.empty((units, STRIP * lanes(dtype)), dtype)
+        for rows in (1, 5, 13):
+            for columns in SIZES:
+                a, b = drawn(rng, rows, units, dtype), drawn(rng, columns, units, dtype)
+                large = np.full((rows + 2, columns + 2), 7, dtype)
+                product_turned(a, b, strip, large[1:-1, 1:-1])
+                expected = np.empty((rows, columns), dtype)
+                product(a, np.ascontiguousarray(b.T), expected)
+                np.testing.assert_array_equal(large[1:-1, 1:-1], expected)
+                large[1:-1, 1:-1] = 7
+                assert (large == 7).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_operands_of_any_length_block_by_block(dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    for units, columns in ((0, 5), (33, 2000), (700, 130)):
+        a, b = drawn(rng, 7, units, dtype), drawn(rng, units, columns, dtype)
+        out = np.empty((7, columns), dtype)
+        product(a, b, out)
+        exact = a.astype(np.float64) @ b.astype(np.float64)
+        tolerance = (1e-6 if dtype == np.float32 else 1e-14) * 100
+        np.testing.assert_allclose(out, exact, rtol=0, atol=tolerance)
+        add_product(a, b, out)
+        np.testing.assert_allclose(out, 2 * exact, rtol=0, atol=2 * tolerance)
 
 
 def test_copying_and_setting():

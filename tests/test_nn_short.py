@@ -296,13 +296,13 @@ def test_gradcheck_and_second_derivatives(monkeypatch):
         assert torch.autograd.gradgradcheck(lambda x, *_: layer(x), arguments[:1], fast_mode=True)
 
 
-def test_a_long_sequence_goes_the_ordinary_way(monkeypatch):
+def test_a_long_sequence_goes_the_ordinary_way(request):
     layer = layer_of(cells.lstm)
     x = torch.randn(6, 2, 3, dtype=DOUBLE, requires_grad=True)
     expected = both_passes(layer, x, None)
     assert "_Short" in type(layer(x)[0].grad_fn).__name__
-    monkeypatch.setattr(short, "SHORT_WORK", 0)
-    layer._shortcuts[DOUBLE].free.clear()  # what has been found short
+    request.getfixturevalue("long_way")
+    layer._shortcuts[DOUBLE]._most.clear()  # what has been found short
     assert "_Short" not in type(layer(x)[0].grad_fn).__name__
     torch.testing.assert_close(both_passes(layer, x, None), expected, rtol=1e-11, atol=1e-11)
 

@@ -325,7 +325,7 @@ def test_memory_stays_the_same_however_many_steps_and_shapes():
     state = None
     for _ in range(50):
         _, state = layer.step(torch.randn(2, 3), state)
-    assert [len(desks) for (shape, _), desks in free.items() if shape[0] == 2] == [1]
+    assert [len(desks) for (shape, *_), desks in free.items() if shape[0] == 2] == [1]
 
 
 # Gradients, other backends, other dtypes.

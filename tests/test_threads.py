@@ -15,7 +15,7 @@ from passes import Case, assert_close
 import unrolled
 from unrolled import Cell, cells
 from unrolled.backends import cpu, reference
-from unrolled.backends.cpu import plan, threads as team
+from unrolled.backends.cpu import kernel, plan, sharing, threads as team
 from unrolled.backends.steps import Steps
 
 CELLS = {
@@ -37,7 +37,7 @@ FEW = Steps(np.array([2, 2, 2, 1, 1]), 3)  # early and late rows, and one withou
 MANY = Steps(np.array([17, 17, 9, 9, 4, 1, 1]), 17)
 
 
-@pytest.mark.usefixtures("threads_for_any_work")
+@pytest.mark.usefixtures("threads_for_any_work", "either_way")
 @pytest.mark.parametrize(
     "cell",
     [
@@ -56,7 +56,7 @@ def test_any_number_of_threads_equals_the_reference(cell):
                     assert_close(found, expected, 1e-11)
 
 
-@pytest.mark.usefixtures("threads_for_any_work")
+@pytest.mark.usefixtures("threads_for_any_work", "either_way")
 @pytest.mark.parametrize("steps", [FEW, MANY], ids=["few rows", "many rows"])
 @pytest.mark.parametrize("name", ["gru_original", "reset_first"])
 def test_the_same_bits_whatever_else_the_machine_does(name, steps):
@@ -90,7 +90,7 @@ def forwards(cell, steps, hidden_size):
         yield case.sizes, cpu.Pass([case.x], case.states, case.parameters, reverse)
 
 
-@pytest.mark.usefixtures("threads_for_any_work")
+@pytest.mark.usefixtures("threads_for_any_work", "either_way")
 @pytest.mark.parametrize("steps", [FEW, MANY], ids=["few rows", "many rows"])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_both_directions_at_once_equal_one_after_the_other(steps, count):
@@ -106,6 +106,7 @@ def test_both_directions_at_once_equal_one_after_the_other(steps, count):
             np.testing.assert_allclose(array, right, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.usefixtures("either_way")
 def test_both_directions_are_one_parallel_region(monkeypatch):
     torch = pytest.importorskip("torch")
     from unrolled import nn
@@ -116,8 +117,10 @@ def test_both_directions_are_one_parallel_region(monkeypatch):
         tables.append(table)
         team.run_together(function, table, asked)
 
-    monkeypatch.setattr(plan, "THREAD_WORK", 1)
-    monkeypatch.setattr(plan, "run_together", counted)
+    monkeypatch.setenv("UNROLLED_THREADS", "2")
+    monkeypatch.setattr(sharing, "THREAD_WORK", 1)
+    for module in (plan, kernel):
+        monkeypatch.setattr(module, "run_together", counted)
     layer = nn.LSTM(5, 8, bidirectional=True)
     x, lengths = torch.randn(4, 3, 5), torch.tensor([4, 3, 1])
     y, _ = layer(x, lengths=lengths)
@@ -200,8 +203,10 @@ BEGINNING = """
     import os, threading
     import torch
     from unrolled import cells, nn
-    from unrolled.backends.cpu import plan, threads
-    plan.THREAD_WORK, plan.SHARED_WORK = 1, 0  # the least work is spread over threads
+    from unrolled.backends.cpu import sharing, short, threads
+    sharing.THREAD_WORK, sharing.SHARED_WORK = 1, 0  # the least work is spread over threads
+    if {long}:
+        short.SHORT_WORK = 0
     if {our_own}:
         threads.find_team = lambda: None
     else:
@@ -281,9 +286,9 @@ FORKED = """
 """
 
 
-def in_time(code, our_own):
+def in_time(code, our_own, long=False):
     """Run Python code in a process of its own, which must not take for ever."""
-    text = textwrap.dedent(BEGINNING.format(our_own=our_own) + code)
+    text = textwrap.dedent(BEGINNING.format(our_own=our_own, long=long) + code)
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     process = subprocess.Popen(
         [sys.executable, "-c", text],
@@ -306,21 +311,22 @@ posix = pytest.mark.skipif(os.name != "posix", reason="sessions and forks are PO
 
 
 @posix
+@pytest.mark.parametrize("long", [False, True], ids=["short", "long"])
 @pytest.mark.parametrize("our_own", [True, False], ids=["our own", "OpenMP's"])
-def test_more_threads_than_cores(our_own):
+def test_more_threads_than_cores(our_own, long):
     pytest.importorskip("torch")
-    in_time(MORE_THREADS_THAN_CORES, our_own)
+    in_time(MORE_THREADS_THAN_CORES, our_own, long)
 
 
 @posix
 @pytest.mark.parametrize("our_own", [True, False], ids=["our own", "OpenMP's"])
 def test_several_users_at_once(our_own):
     pytest.importorskip("torch")
-    in_time(SEVERAL_USERS, our_own)
+    in_time(SEVERAL_USERS, our_own, long=our_own)
 
 
 @posix
 @pytest.mark.parametrize("our_own", [True, False], ids=["our own", "OpenMP's"])
 def test_a_forked_process_runs_layers(our_own):
     pytest.importorskip("torch")
-    in_time(FORKED, our_own)
+    in_time(FORKED, our_own, long=not our_own)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from unrolled.backends.cpu import kernel_for
-from unrolled.backends.cpu.tables import Table
+from unrolled.backends.cpu.sharing import share_out
+from unrolled.backends.cpu.tables import FIRST, Extent, Table
 from unrolled.backends.steps import Result
 
 
@@ -18,16 +19,20 @@ def run(
     *,
     wanted=None,
     zeros_given=False,
+    threads=1,
+    work=1_000_000,
 ):
     """As `unrolled.backends.reference.run`; `wanted` names outputs and families.
 
-    With `zeros_given` the function is given no states, which means zeros.
+    With `zeros_given` the function is given no states, which means zeros. `work` is how much a step
+    of a row is taken to be: a little, and threads do not share its units.
     """
     dtype = inputs[0].dtype
     kernel = kernel_for(program, dtype)
     text = kernel.whole
-    length, batch = steps.length, steps.batch
-    table = Table(text, dtype, sizes, length, batch, reverse)
+    sharing = share_out(steps, work, text.layout.shareable, threads)
+    extent = Extent(sizes, steps, sharing, dtype)
+    table = Table(text, extent, reverse)
     given = dict(zip(text.layout.inputs, inputs, strict=True))
     given |= dict(zip(text.given.values(), states, strict=True))
     given |= {array: parameters[family] for family, array in text.families.items()}
@@ -35,7 +40,7 @@ def run(
     made = {}
     for name in text.pointers:
         if name not in given:
-            shape = text.shape(name, sizes, length, batch, dtype)
+            shape = text.shape(name, extent)
             made[name] = np.full(shape, np.nan, dtype)
     unwanted = []
     if wanted is not None:
@@ -45,9 +50,9 @@ def run(
     if zeros_given:
         unwanted += text.given.values()
     arrays = {**given, **made}
-    for place, name in enumerate(text.pointers):
+    for place, name in enumerate(text.pointers, FIRST):
         table.numbers[place] = 0 if name in unwanted else arrays[name].ctypes.data
-    kernel.run_whole(table.address)
+    kernel.run_whole([table], threads)
     return Result(
         tuple(made[name] for name in text.layout.outputs),
         tuple(made[name] for name in text.layout.states.values()),

@@ -114,9 +114,13 @@ def run_kernels(
         ]
     kernel = cpu.kernel_for(program, passes[0].inputs[0].dtype)
     return kernel.run_together(
-        sizes, passes, steps, matmul=_multiply,
-        threads=num_threads() or torch.get_num_threads(), wanted=wanted,
-    )  # fmt: skip
+        sizes, passes, steps, matmul=_multiply, threads=threads_at_hand(), wanted=wanted
+    )
+
+
+def threads_at_hand() -> int:
+    """How many threads kernels may run on."""
+    return num_threads() or torch.get_num_threads()
 
 
 def _multiply(a: Array, b: Array, out: Array) -> None:

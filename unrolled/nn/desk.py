@@ -1,14 +1,15 @@
 """A desk: the tables for one shape of input, and the memory that kernels work in.
 
-Each layer and direction is one call of a compiled function, forward or backward, which is told all
-that it needs by a table; a call writes only the addresses that have changed. One step is the kernel
-that reads weights where they lie (`backends.cpu.live`); more are a whole pass
-(`backends.cpu.whole`).
+Each layer is one call of a compiled function, forward or backward, which is told all that it needs
+by a table for each direction; a call writes only the addresses that have changed. One step is the
+kernel that reads weights where they lie (`backends.cpu.live`); more are a whole pass
+(`backends.cpu.whole`), of a team of threads where it has work for them.
 """
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import accumulate
+from math import prod
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -16,10 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, empty_like
 
-from ..backends.cpu import kernel_for
+from ..backends.cpu import Kernel, kernel_for
 from ..backends.cpu.live import LiveText, live_kernel_for
-from ..backends.cpu.tables import Table
+from ..backends.cpu.sharing import share_out
+from ..backends.cpu.tables import FIRST, Extent, Table
+from ..backends.cpu.team import NEXT
 from ..backends.cpu.whole import WholeText
+from ..backends.steps import Steps
+from ..language.sizes import ONE
 from ..program import Program
 from .direction import Direction
 
@@ -36,6 +41,9 @@ class Stack:
         directions: of all layers, the two of a bidirectional one side by side.
         width: directions of a layer.
         dtype: float32 or float64.
+
+    Attributes:
+        work: about how many multiplications one step of one row of a layer takes, at most.
     """
 
     def __init__(self, directions: list[Direction], width: int, dtype: torch.dtype) -> None:
@@ -44,6 +52,7 @@ class Stack:
         self.input_size = first.sizes["I"]
         self.state_sizes = [first.sizes[first.cell.sizes.values[s]] for s in first.cell.states]
         self.families_each = len(first.families)
+        self.work = max(map(_work_of_a_row, directions))
 
     @cached_property
     def needs_after(self) -> bool:
@@ -52,15 +61,28 @@ class Stack:
         return kernel.whole.needs_after
 
 
+def _work_of_a_row(direction: Direction) -> int:
+    """About how many multiplications one step of one row takes."""
+    program, sizes = direction.inference, {**direction.sizes, ONE: 1}
+    units = sum(sizes[program.sizes[i.name]] for i in program.instructions)
+    return 8 * units + sum(
+        prod(sizes[letter] for letter in program.shapes[matrix])
+        for instruction in program.instructions
+        if instruction.operation == "matmul"
+        for matrix, _ in instruction.pairs
+    )
+
+
 class _Pass(NamedTuple):
     """One direction of one layer: what a call writes into its table, and the call.
 
     Attributes:
-        write: `write(table, 0, *addresses)`, of as many as change from call to call.
-        numbers: the table.
-        call: the compiled function.
+        write: `write(numbers, 8 * FIRST, *addresses)`, of as many as change from call to call.
+        numbers: the table's.
+        call: the compiled function, for one thread.
         address: where the table lies.
         table: which holds the memory.
+        kernel: by which a team of threads does it; None if it takes one thread only.
     """
 
     write: Callable[..., None]
@@ -68,6 +90,7 @@ class _Pass(NamedTuple):
     call: Callable[[int], None]
     address: int
     table: Table
+    kernel: Kernel | None
 
 
 class Desk:
@@ -77,10 +100,11 @@ class Desk:
         stack: the layers.
         shape: of the input, (T, B, I), or (T, I) for one sequence; of one step without T.
         one_step: whether it is one step.
+        threads: how many there are for it, from 1 on.
     """
 
-    def __init__(self, stack: Stack, shape: torch.Size, one_step: bool) -> None:
-        self.stack = stack
+    def __init__(self, stack: Stack, shape: torch.Size, one_step: bool, threads: int) -> None:
+        self.stack, self.threads = stack, threads
         rows = shape[:-1]
         between = rows if one_step else rows[1:]  # of a state
         self.length = 1 if one_step else rows[0]
@@ -123,18 +147,24 @@ class Desk:
 
     def _pass(self, direction: Direction, kind: str) -> _Pass:
         program: Program = getattr(direction, kind)
+        steps = Steps.dense(self.length, self.batch)
         function: LiveText | WholeText
+        kernel, shareable, work = None, False, 0
         if kind == "inference" and self.length == 1:
             live = live_kernel_for(program, self.dtype)
             function, call = live.function, live.call
         else:
             kernel = kernel_for(program, self.dtype)
-            function, call = kernel.whole, kernel.run_whole
+            function, call, shareable = kernel.whole, kernel.call_whole, kernel.layout.shareable
+            work = kernel.layout.work_of_a_row(direction.sizes)
+        threads = max(1, self.threads // self.stack.width) if kernel else 1
+        sharing = share_out(steps, work, shareable, threads)
         table = Table(
-            function, self.dtype, direction.sizes, self.length, self.batch, direction.reverse
+            function, Extent(direction.sizes, steps, sharing, self.dtype), direction.reverse
         )
         write = Struct(f"{len(function.pointers)}q").pack_into
-        return _Pass(write, table.numbers, call, table.address, table)
+        alone = self.threads == 1 or table.threads * self.stack.width == 1
+        return _Pass(write, table.numbers, call, table.address, table, None if alone else kernel)
 
     def forward(
         self, x: Tensor, states: Sequence[Tensor], families: Sequence[Tensor], keep: bool
@@ -161,24 +191,33 @@ class Desk:
         last_at = [part.data_ptr() for part in last]
         families_at = [family.data_ptr() for family in families]
         below = x.data_ptr()
-        for number, (write, numbers, call, address, _) in enumerate(
-            self.passes("training" if keep else "inference")
-        ):
+        passes = self.passes("training" if keep else "inference")
+        for number, (write, numbers, call, address, _, kernel) in enumerate(passes):
             layer, side = divmod(number, width)
             above = y.data_ptr() if layer == self.top else inner_at + layer * self.output.nbytes
             write(
-                numbers, 0, below, above if width == 1 else self.halves_at[side],
+                numbers, 8 * FIRST, below, above if width == 1 else self.halves_at[side],
                 *((inner_at + self.kept_from[number],) if keep else ()),
                 *self._of(number, given_at), *self._of(number, last_at),
                 *families_at[number * each : (number + 1) * each],
             )  # fmt: skip
-            call(address)
+            if kernel is None:
+                numbers[NEXT] = 0
+                call(address)
             if side == width - 1:
+                if kernel is not None:
+                    self._together(passes[number - side : number + 1])
                 if width > 1:
                     out = y if layer == self.top else self._inner(kept, layer)
                     torch.cat(self.halves, -1, out=out)
                 below = above
         return y, last, kept
+
+    def _together(self, passes: Sequence[_Pass]) -> None:
+        """All directions of a layer, by a team of threads."""
+        kernel = passes[0].kernel
+        assert kernel is not None
+        kernel.run_whole([one.table for one in passes], self.threads)
 
     def _of(self, number: int, states_at: list[int]) -> list[int]:
         """Where the states of one direction lie, given where those of all do; 0: nowhere."""
@@ -240,16 +279,20 @@ class Desk:
                 number = layer * width + side
                 if layer or wants_x or stack.needs_after:
                     sides.append(empty_like(self.output if layer else x))
-                write, numbers, call, address, _ = passes[number]
+                write, numbers, call, address, _, kernel = passes[number]
                 here = slice(number * each, (number + 1) * each)
                 write(
-                    numbers, 0, below, kept_at + self.kept_from[number],
+                    numbers, 8 * FIRST, below, kept_at + self.kept_from[number],
                     above.data_ptr() if width == 1 else self.halves_at[side],
                     sides[side].data_ptr() if sides else 0,
                     *self._of(number, ends_at), *self._of(number, begun_at),
                     *families_at[here], *dfamilies_at[here],
                 )  # fmt: skip
-                call(address)
+                if kernel is None:
+                    numbers[NEXT] = 0
+                    call(address)
+            if kernel is not None:
+                self._together(passes[layer * width : (layer + 1) * width])
             if sides:
                 dx = above = sides[0] if width == 1 else sides[0].add_(sides[1])
         return dx if wants_x else None, begun, dfamilies

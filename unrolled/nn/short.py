@@ -4,12 +4,12 @@ The tables for one shape of input, and memory to work in, lie on a `Desk`, at wh
 time works. Here is what leads to one: whether a call can go this way, and autograd.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, is_grad_enabled, nn
 from torch._C import _get_tracing_state, _len_torch_dispatch_stack
@@ -17,28 +17,20 @@ from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from ..backends.cpu.vectors import lanes
-from ..language.sizes import ONE
+from ..backends.cpu import short as whole_passes
+from ..backends.cpu.sharing import worth
 from .checks import State
-from .choice import refuse_second_derivative
+from .choice import refuse_second_derivative, threads_at_hand
 from .desk import Desk, Stack
-from .direction import Direction, direction_of, forward_eager
+from .direction import direction_of, forward_eager
 
-# A sequence is short up to so many multiplications in one direction of one layer: two cores would
-# save no more than the ordinary way costs by itself. Measured with AVX-512 on two cores, for the
-# LSTM, the GRU and the simple RNN between 60 and 1000 steps: the short way takes 0.2 to 0.85 of the
-# ordinary way's time up to 48 million, and as long at 64 million.
-SHORT_WORK = 3_000_000 * lanes(np.float32)
-# Where a step has more multiplications than this, its weights lie in no near cache of one core,
-# and two cores read them twice as fast: then only a third of that is short. At (T, B, H) = (25,
-# 1, 512) the short way takes 0.8 of the ordinary way's time for the simple RNN (13 million), and
-# 2.5 times as long for the GRU (40 million).
-NEAR_WORK = 200_000
 ROWS = 64  # of one step, at most; more are quicker on several threads, with packed weights
 _PLAIN = (nn.Parameter, Tensor)
 _KEPT = 16  # shapes of input for which tables are kept
+_KNOWN = 256  # shapes of which is known whether they are short
 
-Key = tuple[torch.Size, bool]  # the shape of the input, and whether it is of one step, without T
+Place = tuple[torch.Size, bool]  # the shape of the input, and whether it is of one step, without T
+Key = tuple[torch.Size, bool, int]  # a place and the number of threads
 
 
 class Shortcut:
@@ -82,8 +74,8 @@ class Shortcut:
                 strict=True,
             )
         ]
-        self.work = max(map(_work_of_a_row, directions))
-        self.free: dict[Key, list[Desk]] = {}  # desks that no thread is working at
+        self.free: dict[Key, list[Desk]] = {}  # desks that nobody is working at
+        self._most: dict[Place, int] = {}  # of how many threads a call can make use; 0: not short
 
     def __reduce__(self) -> Any:
         # Copies and pickles lead to the one that is there already, with its tables.
@@ -105,10 +97,13 @@ class Shortcut:
             The output and the last state; None if the kernels cannot do it, or something does not
             fit.
         """
-        key = x.shape, one_step
-        free = self.free.get(key)
-        if free is None and (free := self._prepared(key)) is None:
+        place = x.shape, one_step
+        most = self._most.get(place)
+        if most is None:
+            most = self._threads_of_use(place)
+        if most == 0:
             return None
+        key: Key = *place, 1 if most == 1 else min(most, threads_at_hand())
         dtype, graph = self.dtype, is_grad_enabled()
         if not x.is_cpu or x.is_neg():
             return None
@@ -129,10 +124,7 @@ class Shortcut:
             if graph and family.requires_grad:
                 wanted = True
             families.append(family)
-        try:
-            desk = free.pop()
-        except IndexError:
-            desk = Desk(self.stack, *key)
+        desk = self.desk(key)
         try:
             states: list[Tensor] = []
             if state is not None:
@@ -154,7 +146,7 @@ class Shortcut:
             if not wanted:
                 y, last, _ = desk.forward(x, states, families, keep=False)
         finally:
-            free.append(desk)
+            self.put_back(key, desk)
         if wanted:
             if not self.is_short(desk.rows):
                 return None
@@ -163,7 +155,7 @@ class Shortcut:
 
     def is_short(self, rows: int) -> bool:
         """Whether so many rows of all steps are quicker on one core and in one call."""
-        return rows * self.work <= (SHORT_WORK if self.work <= NEAR_WORK else SHORT_WORK // 3)
+        return whole_passes.is_short(rows, self.stack.work)
 
     def desk(self, key: Key) -> "Desk":
         """A desk that nobody else works at, until it is put back."""
@@ -174,38 +166,31 @@ class Shortcut:
 
     def put_back(self, key: Key, desk: "Desk") -> None:
         """Nobody works at a desk any more."""
-        self.free.setdefault(key, []).append(desk)
+        free = self.free.get(key)
+        if free is None:
+            if len(self.free) >= _KEPT:
+                self.free.clear()
+            free = self.free[key] = []
+        free.append(desk)
 
-    def _prepared(self, key: Key) -> "list[Desk] | None":
-        """Where desks for a shape are found; None if the sequence is not short, or no sequence."""
-        shape, one_step = key
+    def _threads_of_use(self, place: Place) -> int:
+        """Of how many threads a call can make use; 0 if it is not short, or no sequence."""
+        shape, one_step = place
         if len(shape) not in ((1, 2) if one_step else (2, 3)) or shape[-1] != self.stack.input_size:
-            return None
+            return 0
         rows = prod(shape[:-1])
         live = rows <= ROWS and (one_step or shape[0] == 1)
-        if rows == 0 or not (live or self.is_short(rows)):
-            return None
-        if len(self.free) >= _KEPT:
-            self.free.clear()
-        return self.free.setdefault(key, [])
+        short = rows > 0 and (live or self.is_short(rows))
+        if len(self._most) >= _KNOWN:
+            self._most.clear()
+        most = worth(rows, self.stack.work, sys.maxsize) if short else 0
+        return self._most.setdefault(place, most)
 
 
 @cache
 def shortcut_of(*about: Any) -> Shortcut:
     """The one `Shortcut` of this process with these arguments."""
     return Shortcut(*about)
-
-
-def _work_of_a_row(direction: Direction) -> int:
-    """About how many multiplications one step of one row takes."""
-    program, sizes = direction.inference, {**direction.sizes, ONE: 1}
-    units = sum(sizes[program.sizes[i.name]] for i in program.instructions)
-    return 8 * units + sum(
-        prod(sizes[letter] for letter in program.shapes[matrix])
-        for instruction in program.instructions
-        if instruction.operation == "matmul"
-        for matrix, _ in instruction.pairs
-    )
 
 
 class _Short(torch.autograd.Function):
@@ -286,7 +271,7 @@ def _eagerly(
     way: Shortcut, key: Key, x: Tensor, states: Sequence[Tensor], families: Sequence[Tensor]
 ) -> list[Tensor]:
     """The output and the last states of all layers."""
-    shape, one_step = key
+    shape, one_step, _ = key
     rows = shape[:-1]
     between = rows if one_step else rows[1:]
     batch = between[0] if between else 1

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from ...program import Program
 from ..steps import Array, Result, Steps
 from .kernel import Kernel, kernel_for, numpy_matmul
-from .plan import Matmul, Pass
+from .plan import Matmul
+from .short import Pass
 
 __all__ = ["Kernel", "Pass", "kernel_for", "run"]
 

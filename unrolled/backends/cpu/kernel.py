@@ -4,6 +4,7 @@ import ctypes
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,8 +29,11 @@ from . import (
     vectors,
 )
 from .layout import AFTER, BEFORE, LOOP, Layout
-from .plan import Matmul, Pass, Plan
+from .plan import Matmul, Plan
+from .short import Pass
+from .tables import Table
 from .text import PACK, FunctionText, loop_products
+from .threads import run_together
 from .units import imports
 from .whole import WholeText
 
@@ -129,13 +133,37 @@ class Kernel:
         return int(compiled(getattr(self.module, f"{name}_team")).address)
 
     @cached_property
-    def run_whole(self) -> Callable[[int], None]:
-        """The function that does a whole pass; it takes the address of a table of `whole`."""
+    def call_whole(self) -> Callable[[int], None]:
+        """The function that does a whole pass, for one thread.
+
+        It takes the address of a table of `whole`.
+        """
+        return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address_of_whole)
+
+    @cached_property
+    def address_of_whole(self) -> int:
+        """Where the machine code of the function that does a whole pass is."""
         name = self.whole.function
         announce(self.path, name, self.program, self.dtype)
         compiled = cfunc("void(voidptr)", cache=True, **OPTIONS_OF_CALLBACKS)
         self._whole = compiled(getattr(self.module, name))  # the code lives as long as this
-        return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._whole.address)
+        return int(self._whole.address)
+
+    def run_whole(self, tables: Sequence[Table], threads: int) -> None:
+        """Do whole passes, one table each.
+
+        Args:
+            tables: what the passes know, each of as many threads as it says.
+            threads: how many there are for all, at most. They go from table to table, and finish
+                one before the next if there are not enough for both.
+        """
+        threads = min(threads, sum(table.threads for table in tables))
+        for table, behind in zip_longest(tables, tables[1:]):
+            table.begin(behind)
+        if threads == 1:
+            self.call_whole(tables[0].address)
+        else:
+            run_together(self.address_of_whole, tables[0].address, threads)
 
     # running it
 

@@ -9,7 +9,7 @@ the same units of its results, the two are *fused*: the product hands over some 
 at a time, in a tile that never leaves the nearest cache.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -186,6 +186,21 @@ class Layout:
         """Whether threads can share the units of a step: the loop has no sums over units."""
         stages = self.schedule.loop
         return not any(i.operation in REDUCTIONS for stage in stages for i in stage.instructions)
+
+    def work_of_a_row(self, sizes: Mapping[str, int]) -> int:
+        """About how many multiplications one step of one row takes in the loop.
+
+        Args:
+            sizes: letter → number.
+        """
+        program, numbers = self.schedule.program, {**sizes, ONE: 1}
+        units = sum(numbers[program.sizes[one.name]] for one in program.instructions)
+        return 8 * units + sum(
+            numbers[rows] * numbers[columns]
+            for stage in self.schedule.loop
+            for product in stage.products
+            for rows, columns in (program.shapes[block] for block in product.blocks)
+        )
 
     # where things are
 

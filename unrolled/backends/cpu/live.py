@@ -8,7 +8,7 @@ The function gets the address of a table; see `tables`.
 """
 
 import ctypes
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
@@ -24,11 +24,21 @@ from ..blocks import lying_together
 from . import vectors
 from .kernel import OPTIONS_OF_CALLBACKS, announce, foundations
 from .layout import LOOP, Layout
-from .tables import ALL_ROWS, BATCH, Axis, letters_of, shape_of, written_shape, written_sum
+from .tables import (
+    ALL_ROWS,
+    BATCH,
+    COUNTS,
+    FIRST,
+    Axis,
+    Extent,
+    letters_of,
+    shape_of,
+    written_shape,
+    written_sum,
+)
+from .team import REVERSE
 from .text import FunctionText
 from .units import imports, parameters_of
-
-COUNTS = ("length", "batch", "before", "reverse")
 
 
 class LiveText(FunctionText):
@@ -39,10 +49,10 @@ class LiveText(FunctionText):
             given (address 0: zeros), the states handed on, families of parameters.
         scratch: the other arrays.
         axes: of each array its axes: of rows, or the sizes that are side by side on it.
-        table: the name of what each place of the table holds.
+        table: the name of what each place of the table behind its head holds.
     """
 
-    step_number = "real(before + (length - step if reverse else step + 1))"
+    step_number = "real(length - step if reverse else step + 1)"
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout, LOOP, "live")
@@ -63,18 +73,19 @@ class LiveText(FunctionText):
     def lines(self) -> Iterator[str]:
         """The function's definition."""
         yield f"def {self.function}(address):"
-        yield f"    table = table_at(address, {len(self.table)})"
-        for place, name in enumerate(self.table):
+        place = {name: number for number, name in enumerate(self.table, FIRST)}
+        yield f"    table = table_at(address, {FIRST + len(self.table)})"
+        yield f"    reverse = table[{REVERSE}] != 0"
+        for name in self.table:
             if name not in self.axes:
-                yield f"    {name} = table[{place}]"
+                yield f"    {name} = table[{place[name]}]"
         for name, axes in self.axes.items():
-            shape = written_shape(axes)
-            yield f"    {name} = array_at(table[{self.table.index(name)}], {shape}, real)"
+            yield f"    {name} = array_at(table[{place[name]}], {written_shape(axes)}, real)"
         yield "    part, first, last, rows = 0, 0, batch, batch"
         yield "    share, shares = 0, 1"
         yield "    mode = flush_denormals()"
         for state, given in zip(self.layout.states.values(), self.given, strict=True):
-            yield f"    if table[{self.table.index(given)}] != 0:"
+            yield f"    if table[{place[given]}] != 0:"
             yield f"        copy({given}, {state})"
             yield "    else:"
             yield f"        set_all({state}, 0.0)"
@@ -107,7 +118,7 @@ class LiveText(FunctionText):
             )
             column += heights
 
-    def numbers(self, sizes: Mapping[str, int], batch: int, dtype: np.dtype[Any]) -> dict[str, int]:
+    def numbers(self, extent: Extent) -> dict[str, int]:
         """None of its own."""
         return {}
 
@@ -123,11 +134,9 @@ class LiveText(FunctionText):
         columns = tuple(self.program.sizes[value] for value in values)
         return ALL_ROWS if slab.steps else BATCH, columns
 
-    def shape(
-        self, name: str, sizes: Mapping[str, int], length: int, batch: int, dtype: np.dtype[Any]
-    ) -> tuple[int, ...]:
+    def shape(self, name: str, extent: Extent) -> tuple[int, ...]:
         """The shape of one of its arrays."""
-        return shape_of(self.axes[name], sizes, length, batch)
+        return shape_of(self.axes[name], extent)
 
 
 class LiveKernel:

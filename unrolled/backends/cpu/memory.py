@@ -13,7 +13,7 @@ import numpy as np
 
 from ..steps import Array
 
-_LINE = 64  # bytes of a line of the cache, and of the widest vector
+LINE = 64  # bytes of a line of the cache, and of the widest vector
 _LARGE = 1 << 18  # bytes from which on memory is kept for later
 LIMIT = 1 << 28  # bytes of it that are kept at most
 
@@ -29,13 +29,13 @@ class _Lease:
         self._size = -(-size // step) * step
         blocks = _left.get(self._size)
         try:
-            self._block = blocks.pop() if blocks else np.empty(self._size + _LINE, np.uint8)
+            self._block = blocks.pop() if blocks else np.empty(self._size + LINE, np.uint8)
         except IndexError:  # another thread was faster
-            self._block = np.empty(self._size + _LINE, np.uint8)
+            self._block = np.empty(self._size + LINE, np.uint8)
         self.__array_interface__ = {
             "shape": (size,),
             "typestr": "|u1",
-            "data": (self._block.ctypes.data + -self._block.ctypes.data % _LINE, False),
+            "data": (self._block.ctypes.data + -self._block.ctypes.data % LINE, False),
             "version": 3,
         }
 
@@ -53,8 +53,8 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     size = math.prod(shape) * dtype.itemsize
     if size >= _LARGE:
         return np.asarray(_Lease(size)).view(dtype).reshape(shape)
-    block = np.empty(size + _LINE, np.uint8)
-    start = -block.ctypes.data % _LINE
+    block = np.empty(size + LINE, np.uint8)
+    start = -block.ctypes.data % LINE
     return block[start : start + size].view(dtype).reshape(shape)
 
 

@@ -45,17 +45,17 @@ def packed_shape(K: int, blocks: int, size: int, vectors: int, dtype: Any) -> tu
 
 
 @njit(nogil=True, error_model="numpy")
-def fill(weights, blocks, vectors, packed):  # type: ignore[no-untyped-def]
+def fill(weights, blocks, vectors, packed, first, last):  # type: ignore[no-untyped-def]
     """Write a matrix (K, N) of `blocks` blocks side by side into an array of its packed shape.
 
-    A panel holds two vectors of columns, one row of the matrix after the other; zeros stand where a
-    block has no more columns.
+    The panels `first` to `last` are written. A panel holds two vectors of columns, one row of the
+    matrix after the other; zeros stand where a block has no more columns.
     """
     K, N = weights.shape
     lanes = packed.shape[1] // K // PANEL
     size, in_group = N // blocks, blocks * vectors
     flat = packed.reshape(packed.size)
-    for strip in range(packed.shape[0] * PANEL):
+    for strip in range(first * PANEL, last * PANEL):
         group, place = strip // in_group, strip % in_group
         start = (group * vectors + place % vectors) * lanes
         count = max(0, min(lanes, size - start))

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import gcd
+from math import gcd, prod
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,13 @@ from ...program import Program
 from ...schedule import Product
 from ..blocks import block_rows, family_shapes, stretches
 from ..steps import Array, Result, Steps
-from . import memory
+from . import memory, short
 from .layout import AFTER, BEFORE, Layout
 from .packing import packed_shape
 from .products import TILE_ROWS
+from .sharing import share_out, worth
 from .shelf import Shelf
+from .short import Pass, WholePasses
 from .team import BEHIND, CUTS, PARTS, REVERSE, SHARES, described
 from .text import FunctionText, loop_products
 from .threads import run_together
@@ -29,19 +31,11 @@ from .vectors import lanes
 
 Matmul = Callable[[Array, Array, Array], Any]
 
-# Work below which another thread costs more than it brings: about 30 µs of it.
-THREAD_WORK = 1_000_000
-
-# Threads share the units of a step where each would have fewer rows of the batch than this, and
-# the multiplications of a step are worth two meetings.
-FEW_ROWS = 3
-SHARED_WORK = 10_000
-
 
 _shelf = Shelf()
 
 
-class Compiled(Protocol):
+class Compiled(short.Kernel, Protocol):
     """Where the compiled functions are; a kernel."""
 
     @property
@@ -50,22 +44,6 @@ class Compiled(Protocol):
 
     def address(self, name: str) -> int:
         """The address of one of its functions for a team of threads."""
-
-
-class Pass(NamedTuple):
-    """What one pass over a sequence is given.
-
-    Attributes:
-        inputs: an array for each group of inputs.
-        states: an array (B, size) for each carried pair.
-        parameters: family → stacked blocks.
-        reverse: whether the layer reads the sequence from its end.
-    """
-
-    inputs: Sequence[Array]
-    states: Sequence[Array]
-    parameters: Mapping[str, Array]
-    reverse: bool
 
 
 @dataclass(frozen=True)
@@ -116,7 +94,8 @@ class Plan:
         self.kernel = kernel
         self.places = block_rows(self.program, self.sizes)
         self.family_shapes = family_shapes(self.program, self.sizes)
-        self.work_of_a_row = self._work_of_a_row()
+        self.whole_passes = WholePasses(kernel, layout, self.sizes, dtype, self.family_shapes)
+        self.work_of_a_row = layout.work_of_a_row(self.sizes)
         self.arguments = {name: text.arguments for name, text in functions.items()}
         self.numbers = {f"{letter}_size": size for letter, size in self.sizes.items()}
         given = {*layout.inputs, *layout.states.values()}
@@ -143,6 +122,13 @@ class Plan:
             (name, self.sizes[self.program.shapes[total.parameter][0]])
             for total, name in layout.row_sums.items()
         ]
+        self._work_outside = sum(
+            prod(self.sizes[letter] for letter in self.program.shapes[block])
+            for section in (layout.sections[BEFORE], layout.sections[AFTER])
+            for stage in section
+            for product in stage.products
+            for block in product.blocks
+        )
         self._columns: dict[tuple[str, ...], tuple[str, slice]] = {}
         self.infers = not self.program.adjoint and len(self.program.outputs) == 1
         self.outputs = frozenset(value for group in self.program.outputs for value in group)
@@ -156,11 +142,16 @@ class Plan:
         wanted: frozenset[str] | None,
     ) -> list[Result]:
         """Run the kernel over a sequence; the arguments are those of `Kernel.run_together`."""
-        rows = len(passes) * steps.rows
-        threads = min(threads, 1 + rows * self.work_of_a_row // THREAD_WORK)
+        work = self._work_outside + self.work_of_a_row
+        threads = worth(len(passes) * steps.rows, work, threads)
+        if short.is_short(steps.rows, work):
+            return self.whole_passes.run(passes, steps, threads, wanted)
         # So that all have the same work: three threads and two passes are three parts of each.
         each = threads // gcd(threads, len(passes))
-        calls = [_Call(self, one, steps, matmul, each, threads // len(passes)) for one in passes]
+        shares = share_out(
+            steps, self.work_of_a_row, self.layout.shareable, threads // len(passes)
+        ).shares
+        calls = [_Call(self, one, steps, matmul, each, shares) for one in passes]
         self._section(calls, BEFORE, threads)
         self._together(calls, "loop", threads)
         if wanted is None or not wanted.isdisjoint(self.outputs):
@@ -202,15 +193,6 @@ class Plan:
     def _width(self, values: tuple[str, ...]) -> int:
         return sum(self.sizes[self.program.sizes[value]] for value in values)
 
-    def _work_of_a_row(self) -> int:
-        """About how many multiplications one step of one row takes."""
-        units = sum(self.sizes[self.program.sizes[i.name]] for i in self.program.instructions)
-        return 8 * units + sum(
-            self.sizes[rows] * self.sizes[columns]
-            for product in loop_products(self.layout)
-            for rows, columns in (self.program.shapes[block] for block in product.blocks)
-        )
-
     def _weights(self, product: Product) -> Weights:
         parts = stretches(self.places[block] for block in product.blocks)
         return Weights(tuple(parts), product.operation == "matmul")
@@ -237,7 +219,7 @@ class _Call:
         self.reverse = given.reverse
         self.matmul = matmul
         self.parts = parts
-        self.shares = shares if self._few_rows(shares) else 1
+        self.shares = shares
         self.arrays: dict[str, Array] = {}
         self._take(given.inputs, given.states)
 
@@ -285,7 +267,7 @@ class _Call:
 
         def pack() -> Array:
             packed = memory.empty(shape, weights.dtype)
-            self.plan.kernel.module.pack(weights, blocks, vectors, packed)
+            self.plan.kernel.module.pack(weights, blocks, vectors, packed, 0, len(packed))
             return packed
 
         # While a network learns, its weights are others at each call.
@@ -330,16 +312,6 @@ class _Call:
         rest = described([cuts, steps.active, steps.offset, steps.lengths, *arrays])
         self._cuts = cuts  # the table knows nothing but its address
         return np.array([*head, *rest], np.int64)
-
-    def _few_rows(self, threads: int) -> bool:
-        """Whether the threads share the units of each step, and not the rows of the batch."""
-        batch, plan = self.steps.batch, self.plan
-        return (
-            threads > 1
-            and batch < FEW_ROWS * threads
-            and batch * plan.work_of_a_row >= SHARED_WORK
-            and plan.layout.shareable
-        )
 
     def _columns(self, values: tuple[str, ...]) -> Array:
         slab, columns = self.plan.columns(values)

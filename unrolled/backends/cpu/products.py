@@ -23,6 +23,7 @@ from numba.core.typing import signature
 
 from .emission import Value, filled, spread, suffix
 from .packing import PANEL
+from .team import in_turn
 from .vectors import (
     REGISTERS,
     VectorType,
@@ -214,12 +215,13 @@ class _Writer:
 class _Panels:
     """Writes a function for one to six rows of panels whose results lie side by side.
 
-    Its arguments are those of a tile and, at the end, how many rows and panels there are.
+    Its arguments are those of a tile and, at the end, how many rows and panels there are, and
+    whether it goes from the last panel to the first (1) or onwards (0).
     """
 
     def __init__(self, vector: Any, builder: Any, *arguments: Any) -> None:
         self.vector, self.builder = vector, builder
-        *self.same, self.left, self.rows, self.count = arguments
+        *self.same, self.left, self.rows, self.count, self.back = arguments
 
     def write(self) -> None:
         builder = self.builder
@@ -234,8 +236,11 @@ class _Panels:
         builder.position_at_end(body)
         two = builder.icmp_signed(">=", builder.sub(self.count, done), ir.Constant(_WHOLE, 2))
         taken = builder.select(two, ir.Constant(_WHOLE, 2), ir.Constant(_WHOLE, 1))
-        column = builder.mul(done, ir.Constant(_WHOLE, PANEL * self.vector.count))
-        here = builder.gep(panel, [builder.mul(done, span)], inbounds=True)
+        last = builder.sub(self.count, builder.add(done, taken))
+        back = builder.icmp_signed("!=", self.back, ir.Constant(_WHOLE, 0))
+        first = builder.select(back, last, done)
+        column = builder.mul(first, ir.Constant(_WHOLE, PANEL * self.vector.count))
+        here = builder.gep(panel, [builder.mul(first, span)], inbounds=True)
         place = builder.gep(out, [column], inbounds=True)
         left = builder.sub(self.left, column)
         self._choose((operand, operand_step, here, span, place, out_step, left), taken)
@@ -285,8 +290,12 @@ def _panels(
     at: Any,
     column: Any,
     left: Any,
+    back: Any,
 ) -> None:
-    """One to six rows of some panels; in `out` they begin at (at, column), with `left` columns."""
+    """One to six rows of some panels; in `out` they begin at (at, column), with `left` columns.
+
+    If `back` is 1 rather than 0, the last panels come first.
+    """
     raise only_compiled("_panels")
 
 
@@ -305,7 +314,7 @@ def _panels_result(*arguments: Any) -> Any:
 
 
 def _write_panels(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-    operand, row, rows, packed, panel, panels, out, at, column, left = arguments
+    operand, row, rows, packed, panel, panels, out, at, column, left, back = arguments
     matrices = [
         context.make_array(kind)(context, builder, array)
         for kind, array in zip(sig.args, arguments, strict=True)
@@ -323,10 +332,11 @@ def _write_panels(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         builder.module,
         f"panels_{suffix(vector)}",
         vector.element,
-        "awawawwww",
+        "awawawwwww",
         lambda *given: _Panels(vector, *given),
     )
-    builder.call(function, (operand, steps[0], packed, steps[1], out, steps[2], left, rows, panels))
+    given = operand, steps[0], packed, steps[1], out, steps[2], left, rows, panels, back
+    builder.call(function, given)
     return context.get_dummy_value()
 
 
@@ -343,7 +353,7 @@ def height(rows):  # type: ignore[no-untyped-def]
 
 
 @njit(**_OPTIONS)
-def multiply_group(operand, row, rows, packed, group, panels, out, at):  # type: ignore[no-untyped-def]
+def multiply_group(operand, row, rows, packed, group, panels, out, at, step):  # type: ignore[no-untyped-def]
     """One group of a product, for one to six rows.
 
     Args:
@@ -355,12 +365,13 @@ def multiply_group(operand, row, rows, packed, group, panels, out, at):  # type:
         panels: how many panels a group has.
         out: (…, width of a group): the vectors of the group side by side, block by block.
         at: its first row.
+        step: the number of the step; see `in_turn`.
     """
-    _panels(operand, row, rows, packed, group * panels, panels, out, at, 0, out.shape[1])
+    _panels(operand, row, rows, packed, group * panels, panels, out, at, 0, out.shape[1], step & 1)
 
 
 @njit(**_OPTIONS)
-def multiply(operand, row, rows, packed, groups, blocks, out, at):  # type: ignore[no-untyped-def]
+def multiply(operand, row, rows, packed, groups, blocks, out, at, step):  # type: ignore[no-untyped-def]
     """Some rows and groups of `out = operand @ weights`.
 
     Args:
@@ -372,18 +383,19 @@ def multiply(operand, row, rows, packed, groups, blocks, out, at):  # type: igno
         blocks: of the weights.
         out: (…, blocks * size), C-contiguous.
         at: its first row.
+        step: the number of the step; see `in_turn`.
     """
     width, size = packed.shape[1] // operand.shape[1], out.shape[1] // blocks
     high = height(rows)
-    group, last = groups
-    while group < last:
-        taken = min(2, last - group) if blocks == 1 else 1  # panels that lie side by side
+    together = 2 if blocks == 1 else 1  # panels that lie side by side
+    turns = (groups[1] - groups[0] + together - 1) // together
+    for number in range(turns):
+        group = groups[0] + together * in_turn((0, turns), number, step)
         start = group * width
         for block in range(blocks):
             for above in range(0, rows, high):
                 _panels(
                     operand, row + above, min(high, rows - above), packed,
-                    group * blocks + block, taken, out, at + above, block * size + start,
-                    size - start,
+                    group * blocks + block, min(together, groups[1] - group), out, at + above,
+                    block * size + start, size - start, 0,
                 )  # fmt: skip
-        group += taken

@@ -2,7 +2,7 @@
 
 `out = a @ b` in tiles whose sums stay in registers. Numbers of `a` are taken one by one, so it may
 lie in any way, transposed too, while rows of `b` and `out` are read and written as vectors, so they
-are contiguous. Nothing is packed. Each sum is added up in the order of its terms, so the bits of a
+are contiguous. Each sum is added up in the order of its terms, so the bits of a
 result depend on nothing but the operands.
 """
 
@@ -271,22 +271,47 @@ compiled(_added, _result, _emit_product(adds=True))
 compiled(_turned, _result, _emit_turning)
 
 
-@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+_ROOM = 1 << 15  # numbers of `b` that are read at once, and stay near until all rows have had them
+_FEWEST = 32  # units of the operands in a block of them, at least
+STRIP = 4  # vectors of columns in a strip
+
+
+@njit(**_OPTIONS)
+def _high(columns):  # type: ignore[no-untyped-def]
+    """How many units of the operands a block has."""
+    return max(_FEWEST, _ROOM // max(1, columns))
+
+
+@njit(**_OPTIONS)
 def product(a, b, out):  # type: ignore[no-untyped-def]
     """`out = a @ b`; rows of `b` and `out` are contiguous."""
-    _written(a, b, out)
+    high = _high(out.shape[1])
+    _written(a[:, :high], b[:high], out)
+    for k in range(high, b.shape[0], high):
+        _added(a[:, k : k + high], b[k : k + high], out)
 
 
-@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+@njit(**_OPTIONS)
 def add_product(a, b, out):  # type: ignore[no-untyped-def]
     """`out += a @ b`; rows of `b` and `out` are contiguous."""
-    _added(a, b, out)
+    high = _high(out.shape[1])
+    for k in range(0, b.shape[0], high):
+        _added(a[:, k : k + high], b[k : k + high], out)
 
 
-@njit(nogil=True, error_model="numpy")
-def transpose(given, out):  # type: ignore[no-untyped-def]
-    """`out = given.T`; rows of both are contiguous."""
-    _turned(given, out)
+@njit(**_OPTIONS)
+def product_turned(a, b, strip, out):  # type: ignore[no-untyped-def]
+    """`out = a @ b.T`; rows of all are contiguous.
+
+    `b` is turned strip by strip: `strip` has a row for each unit of the operands, and room for
+    `STRIP` vectors in each.
+    """
+    width = strip.shape[1]
+    for start in range(0, out.shape[1], width):
+        stop = min(start + width, out.shape[1])
+        _turned(b[start:stop], strip[:, : stop - start])
+        _written(a, strip[:, : stop - start], out[:, start:stop])
 
 
 # An assignment of slices compiles for a second, because it can fail in words; these cannot.

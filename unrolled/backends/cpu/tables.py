@@ -1,29 +1,53 @@
 """Tables: all that a compiled function with a single argument knows, and the memory it works in.
 
-The argument is the address of a table of 64-bit numbers: first the addresses that change from call
-to call, then what stays the same for given sizes, steps and rows.
+The argument is the address of a table of 64-bit numbers: the head, by which a team of threads goes
+(`team`), the addresses that change from call to call, and then what stays the same for given sizes,
+steps and rows.
 """
 
 import ctypes
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
 from ...language.sizes import ONE
+from ..steps import Steps
+from . import memory
+from .sharing import Sharing
+from .team import ARRAYS, BEHIND, CUTS, INSIDE, MET, NEXT, PARTS, REVERSE, SHARES
 
 Axis = str | tuple[str, ...]  # rows, or the sizes of what is side by side
-LENGTH, BATCH, ALL_ROWS, ONE_ROW = "length", "batch", "length * batch", "1"
+LENGTH, BATCH, ALL_ROWS, ONE_ROW, THREADS = "length", "batch", "total", "1", "threads"
 
-_LINE = 64  # bytes of a line of the cache; arrays begin at one
+COUNTS = (LENGTH, BATCH, ALL_ROWS)
+FIRST = ARRAYS  # the place of the first address that changes from call to call
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What the shapes of arrays depend on.
+
+    Attributes:
+        sizes: letter → number.
+        steps: the rows of each step.
+        sharing: how the pass is shared out to threads.
+        dtype: float32 or float64.
+    """
+
+    sizes: Mapping[str, int]
+    steps: Steps
+    sharing: Sharing
+    dtype: np.dtype[Any]
 
 
 class TableFunction(Protocol):
     """A function that is told everything by a table.
 
     Attributes:
-        table: the name of what each place of the table holds.
+        table: the name of what each place behind the head holds.
         pointers: the arrays whose addresses change from call to call; the first places.
         scratch: the arrays that lie in memory of the table's own.
     """
@@ -32,56 +56,62 @@ class TableFunction(Protocol):
     pointers: list[str]
     scratch: list[str]
 
-    def shape(
-        self, name: str, sizes: Mapping[str, int], length: int, batch: int, dtype: np.dtype[Any]
-    ) -> tuple[int, ...]:
+    def shape(self, name: str, extent: Extent) -> tuple[int, ...]:
         """The shape of one of its arrays."""
 
-    def numbers(self, sizes: Mapping[str, int], batch: int, dtype: np.dtype[Any]) -> dict[str, int]:
+    def numbers(self, extent: Extent) -> dict[str, int]:
         """The numbers of its table that only it knows."""
 
 
 class Table:
-    """The table of a call for given sizes, steps and rows; only addresses are still to be written.
+    """The table of a call for given sizes, steps and threads; only addresses are to be written yet.
 
     Attributes:
-        numbers: the table, beginning with places for the addresses of the function's `pointers`.
+        numbers: the table; from `FIRST` on it has places for the addresses of the function's
+            `pointers`.
         address: where it lies.
+        threads: how many come to the call.
     """
 
-    def __init__(
-        self,
-        function: TableFunction,
-        dtype: np.dtype[Any],
-        sizes: Mapping[str, int],
-        length: int,
-        batch: int,
-        reverse: bool = False,
-    ) -> None:
-        shapes = {
-            name: function.shape(name, sizes, length, batch, dtype) for name in function.scratch
-        }
-        known = {f"{letter}_size": number for letter, number in sizes.items()}
-        known |= {"length": length, "batch": batch, "before": 0, "reverse": int(reverse)}
-        known |= {"zero": 0, "one": 1, **function.numbers(sizes, batch, dtype)}
+    def __init__(self, function: TableFunction, extent: Extent, reverse: bool = False) -> None:
+        steps, sharing, dtype = extent.steps, extent.sharing, extent.dtype
+        shapes = {name: function.shape(name, extent) for name in function.scratch}
+        known = {f"{letter}_size": number for letter, number in extent.sizes.items()}
+        known |= {LENGTH: steps.length, BATCH: steps.batch, ALL_ROWS: steps.rows}
+        known |= function.numbers(extent)
         for name, shape in shapes.items():
             known |= {axis_of(name, axis): size for axis, size in enumerate(shape)}
-        spans = [-(-prod(shape) * dtype.itemsize // _LINE) * _LINE for shape in shapes.values()]
-        self._memory = np.empty(sum(spans) + _LINE, np.uint8)
-        at = -(-self._memory.ctypes.data // _LINE) * _LINE
+        spans = [
+            -(-prod(shape) * dtype.itemsize // memory.LINE) * memory.LINE
+            for shape in shapes.values()
+        ]
+        self._memory = memory.empty((sum(spans),), np.dtype(np.uint8))
+        at = self._memory.ctypes.data
         for name, span in zip(shapes, spans, strict=True):
             known[name] = at
             at += span
         self._steps = {
-            "active": np.full(length, batch, np.int64),
-            "offset": np.arange(0, length * batch, max(batch, 1), dtype=np.int64),
-            "lengths": np.full(batch, length, np.int64),
-        }
+            name: np.ascontiguousarray(array, np.int64)
+            for name, array in (
+                ("active", steps.active), ("offset", steps.offset), ("lengths", steps.lengths),
+                ("cuts", sharing.cuts),
+            )
+        }  # fmt: skip
         known |= {name: array.ctypes.data for name, array in self._steps.items()}
-        self.numbers = (ctypes.c_int64 * len(function.table))()
+        self.numbers = (ctypes.c_int64 * (FIRST + len(function.table)))()
         first = len(function.pointers)
-        self.numbers[first:] = [known[name] for name in function.table[first:]]
+        self.numbers[FIRST + first :] = [known[name] for name in function.table[first:]]
+        self.numbers[PARTS], self.numbers[SHARES] = sharing.parts, sharing.threads
+        self.numbers[REVERSE] = int(reverse)
+        self.numbers[CUTS], self.numbers[CUTS + 1] = known["cuts"], len(sharing.cuts)
         self.address = ctypes.addressof(self.numbers)
+        self.threads = sharing.threads
+
+    def begin(self, behind: "Table | None" = None) -> None:
+        """Make the head ready for a team of threads, which goes on to another table if there is."""
+        numbers = self.numbers
+        numbers[NEXT] = numbers[INSIDE] = numbers[MET] = 0
+        numbers[BEHIND] = behind.address if behind else 0
 
 
 def axis_of(name: str, axis: int) -> str:
@@ -89,12 +119,12 @@ def axis_of(name: str, axis: int) -> str:
     return f"{name} axis {axis}"
 
 
-def shape_of(
-    axes: tuple[Axis, ...], sizes: Mapping[str, int], length: int, batch: int
-) -> tuple[int, ...]:
+def shape_of(axes: tuple[Axis, ...], extent: Extent) -> tuple[int, ...]:
     """The shape of an array of a kernel, given the number of each size."""
-    rows = {LENGTH: length, BATCH: batch, ALL_ROWS: length * batch, ONE_ROW: 1}
-    known = {**sizes, ONE: 1}
+    steps = extent.steps
+    rows = {LENGTH: steps.length, BATCH: steps.batch, ALL_ROWS: steps.rows, ONE_ROW: 1}
+    rows[THREADS] = extent.sharing.threads
+    known = {**extent.sizes, ONE: 1}
     return tuple(
         rows[axis] if isinstance(axis, str) else sum(known[letter] for letter in axis)
         for axis in axes

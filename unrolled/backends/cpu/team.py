@@ -134,6 +134,12 @@ def join(table):  # type: ignore[no-untyped-def]
 
 
 @njit
+def enter(table):  # type: ignore[no-untyped-def]
+    """As `join`, where everything is shared by shares: of a single one the first has all."""
+    return join(table) if table[SHARES] > 1 else (_add(table, NEXT, 1), 1)
+
+
+@njit
 def meet(table, shares):  # type: ignore[no-untyped-def]
     """Wait until all who share the units are here; what each has written, all see."""
     if shares > 1:
@@ -146,6 +152,22 @@ def groups_of(size, share, shares, width):  # type: ignore[no-untyped-def]
     """Of one share: the first of its groups of `width` units, and the first that is not."""
     groups = (size + width - 1) // width
     return groups * share // shares, groups * (share + 1) // shares
+
+
+@njit
+def share_of(size, share, shares, width):  # type: ignore[no-untyped-def]
+    """Of so many rows or columns, cut between multiples of `width`: one share's first and last."""
+    first, last = groups_of(size, share, shares, width)
+    return min(first * width, size), min(last * width, size)
+
+
+@njit
+def in_turn(groups, number, step):  # type: ignore[no-untyped-def]
+    """A step goes through the groups onwards, the next one back, and so on.
+
+    So each begins with weights that the one before has left in the nearest cache.
+    """
+    return groups[0] + groups[1] - 1 - number if step % 2 else number
 
 
 @njit

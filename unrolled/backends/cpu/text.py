@@ -189,7 +189,8 @@ class FunctionText(UnitText):
         letter = self.program.sizes[first_product.results[0]]
         self._range(letter)
         yield "high = height(rows)"
-        yield f"for group in range({letter}_groups[0], {letter}_groups[1]):"
+        yield f"for number in range({letter}_groups[0], {letter}_groups[1]):"
+        yield f"    group = in_turn({letter}_groups, number, k)"
         self.group = letter
         names = ", ".join(self._range(letter))
         width = self._width(letter)
@@ -205,7 +206,7 @@ class FunctionText(UnitText):
             yield f"        # {product}"
             yield (
                 f"        multiply_group({operand}, {row}, until - start, {packed}, group, "
-                f"{panels}, {self._array(self.layout.results[product])}, tile)"
+                f"{panels}, {self._array(self.layout.results[product])}, tile, k)"
             )
         yield "        for row in range(start, until):"
         yield "            at = base + row"
@@ -271,7 +272,7 @@ class FunctionText(UnitText):
         row = "base + first" if self.layout.slabs[operand].steps else "first"
         yield (
             f"multiply({operand}, {row}, rows, {self._packed(product)}, {letter}_groups, "
-            f"{len(product.results)}, {result}, first)"
+            f"{len(product.results)}, {result}, first, k)"
         )
 
     def _operand(self, product: Product) -> str:
@@ -286,8 +287,8 @@ class FunctionText(UnitText):
 # The matrix of a product in the loop is packed and compared by functions of the kernel's own file,
 # so that their machine code is cached with the kernel's.
 PACK = (
-    *("", "", "@njit(**OPTIONS)", "def pack(weights, blocks, vectors, packed):"),
-    "    fill(weights, blocks, vectors, packed)",
+    *("", "", "@njit(**OPTIONS)", "def pack(weights, blocks, vectors, packed, first, last):"),
+    "    fill(weights, blocks, vectors, packed, first, last)",
     *("", "", "@njit(**OPTIONS)", "def same(a, b):", "    return unchanged(a, b)"),
 )
 

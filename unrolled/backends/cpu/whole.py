@@ -1,42 +1,51 @@
-"""A whole pass over a short sequence by one function with one argument.
+"""A whole pass over a sequence by one function with one argument.
 
-A long sequence pays for its products by a BLAS, for threads and for arrays of its own; of a short
-one they would be most of the time. Here one compiled function does all that `plan.py` does in many
-calls: the products before the loop, the work unit by unit, the loop, what comes after it, and the
-gradients of parameters. The functions of the kernel are the same ones; products outside of the loop
-are those of `small_products`. What is neither given nor wanted lies in memory of the table, which
-is the same from call to call.
+A long sequence pays for its products by a BLAS and for arrays of its own; of a short one they would
+be most of the time. Here one compiled function does all that `plan.py` does in many calls: the
+products before the loop, the work unit by unit, the loop, what comes after it, and the gradients of
+parameters. The functions of the kernel are the same ones; products outside of the loop are those of
+`small_products`. What is neither given nor wanted lies in memory of the table, which is the same
+from call to call.
+
+A team of threads does it together. Of a product outside of the loop each thread has some columns or
+rows of the result, of the work unit by unit some steps; they meet where one needs what another has
+made. No sum depends on how many they are.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ...program import Total
 from ...schedule import Outer, Product
 from ..blocks import lying_together
-from .layout import AFTER, BEFORE, LOOP, Layout
-from .packing import packed_shape
+from .layout import AFTER, BEFORE, Layout
+from .packing import PANEL, packed_shape
 from .products import TILE_ROWS
+from .small_products import STRIP
 from .tables import (
     ALL_ROWS,
     BATCH,
+    COUNTS,
+    FIRST,
     LENGTH,
     ONE_ROW,
+    THREADS,
     Axis,
+    Extent,
     axis_of,
     letters_of,
     shape_of,
     written_shape,
     written_sum,
 )
+from .team import CUTS, PARTS, REVERSE, SHARES
 from .text import FunctionText, loop_products
 from .units import parameters_of, width_of
 from .vectors import lanes
 
-COUNTS = ("length", "batch", "reverse", "zero", "one")
 STEPS = ("active", "offset", "lengths")
+UNITS_SHARED = "units_shared"  # whether threads share the units of a step, and not its rows
+MEET = "meet(table, shares)"
 
 
 class WholeText:
@@ -53,7 +62,7 @@ class WholeText:
             gradients that are not wanted, and outputs of an adjoint program if not `needs_after`.
         scratch: the other arrays.
         axes: of each array its axes.
-        table: the name of what each place of the table holds.
+        table: the name of what each place of the table behind its head holds.
         needs_after: whether gradients of parameters need what is computed after the loop, and so
             an output of an adjoint program must have a place even where it is not wanted.
     """
@@ -85,73 +94,91 @@ class WholeText:
             *layout.inputs, *layout.outputs, *self.given.values(), *states,
             *self.families.values(), *self.totals.values(),
         ]  # fmt: skip
+        self.strips: dict[str, tuple[str, ...]] = {}  # name → the units of its products' operands
         self.body = list(self._body())
         self.scratch = [name for name in self.axes if name not in self.pointers]
-        self.scratch += [*self.packed, *self.tiles]
+        self.scratch += [*self.packed, *self.tiles, *self.strips]
         used = (letter for text in functions.values() for letter in text.letters)
         known = (f"{letter}_size" for letter in letters_of(self.axes.values()))
         self.letters = [*dict.fromkeys((*known, *used))]
-        shapes = (axis_of(name, axis) for name in (*self.packed, *self.tiles) for axis in (0, 1))
+        shapes = (axis_of(name, axis) for name in self._special for axis in (0, 1))
         self.table = [
-            *self.pointers, *COUNTS, *STEPS, *self.letters, *self.scratch, *shapes,
+            *self.pointers, *COUNTS, UNITS_SHARED, *STEPS, *self.letters, *self.scratch, *shapes,
         ]  # fmt: skip
 
-    def shape(
-        self, name: str, sizes: Mapping[str, int], length: int, batch: int, dtype: np.dtype[Any]
-    ) -> tuple[int, ...]:
+    @property
+    def _special(self) -> tuple[str, ...]:
+        """The arrays whose shapes are no sums of sizes; both axes stand in the table."""
+        return *self.packed, *self.tiles, *self.strips
+
+    def shape(self, name: str, extent: Extent) -> tuple[int, ...]:
         """The shape of one of its arrays."""
         if name in self.packed:
             product = self.packed[name]
             letter = self.program.sizes[product.results[0]]
-            (K,) = shape_of(self._matrix(product)[:1], sizes, 0, 0)
-            vectors = self.layout.vectors_of_group(letter, sizes[letter], dtype, batch)
-            return packed_shape(K, len(product.results), sizes[letter], vectors, dtype)
+            (K,) = shape_of(self._matrix(product)[:1], extent)
+            vectors, size = self._vectors(letter, extent), extent.sizes[letter]
+            return packed_shape(K, len(product.results), size, vectors, extent.dtype)
         if name in self.tiles:
             values = self.tiles[name].values
-            width = self.numbers(sizes, batch, dtype)[width_of(self.program.sizes[values[0]])]
-            return TILE_ROWS, len(values) * width
-        return shape_of(self.axes[name], sizes, length, batch)
+            width = self.numbers(extent)[width_of(self.program.sizes[values[0]])]
+            return TILE_ROWS * extent.sharing.threads, len(values) * width
+        if name in self.strips:
+            (K,) = shape_of((self.strips[name],), extent)
+            return K * extent.sharing.threads, STRIP * lanes(extent.dtype)
+        return shape_of(self.axes[name], extent)
 
-    def numbers(self, sizes: Mapping[str, int], batch: int, dtype: np.dtype[Any]) -> dict[str, int]:
+    def numbers(self, extent: Extent) -> dict[str, int]:
         """The numbers of its table that only it knows: how many units groups have."""
-        return {
-            width_of(letter): lanes(dtype)
-            * self.layout.vectors_of_group(letter, sizes[letter], dtype, batch)
+        widths = {
+            width_of(letter): lanes(extent.dtype) * self._vectors(letter, extent)
             for letter in self.layout.vectors
         }
+        return {UNITS_SHARED: int(extent.sharing.shares > 1), **widths}
+
+    def _vectors(self, letter: str, extent: Extent) -> int:
+        return self.layout.vectors_of_group(
+            letter, extent.sizes[letter], extent.dtype, extent.steps.batch, extent.sharing.shares
+        )
 
     def lines(self) -> Iterator[str]:
         """The function's definition."""
-        place = {name: number for number, name in enumerate(self.table)}
         yield f"def {self.function}(address):"
-        yield f"    table = table_at(address, {len(self.table)})"
-        for name in (*COUNTS, *self.letters):
-            test = " != 0" if name == "reverse" else ""
-            yield f"    {name} = table[{place[name]}]{test}"
+        yield f"    table = table_at(address, {FIRST + len(self.table)})"
+        yield "    while table.size:"
+        yield "        share, shares = enter(table)"
+        yield "        if share < shares:"
+        yield from (f"            {line}" for line in self._names())
+        yield "            mode = flush_denormals()"
+        yield from (f"            {line}" for line in self.body)
+        yield "            restore_mode(mode)"
+        yield "        table = table_behind(table)"
+
+    def _names(self) -> Iterator[str]:
+        """What the table holds gets its names."""
+        place = {name: number for number, name in enumerate(self.table, FIRST)}
+        yield f"reverse = table[{REVERSE}] != 0"
+        yield f"threads = table[{SHARES}]"
+        yield f"cuts = vector_at(table, {CUTS}, np.int64)"
+        for name in (*COUNTS, UNITS_SHARED, *self.letters):
+            yield f"{name} = table[{place[name]}]"
         for name in STEPS:
             shape = written_shape((BATCH if name == "lengths" else LENGTH,))
-            yield f"    {name} = array_at(table[{place[name]}], {shape}, np.int64)"
+            yield f"{name} = array_at(table[{place[name]}], {shape}, np.int64)"
         for name, axes in self.axes.items():
-            yield f"    {name} = array_at(table[{place[name]}], {written_shape(axes)}, real)"
-        for name in (*self.packed, *self.tiles):
+            yield f"{name} = array_at(table[{place[name]}], {written_shape(axes)}, real)"
+        for name in self._special:
             sizes = ", ".join(f"table[{place[axis_of(name, axis)]}]" for axis in (0, 1))
-            yield f"    {name} = array_at(table[{place[name]}], ({sizes}), real)"
-        yield "    mode = flush_denormals()"
-        yield from (f"    {line}" for line in self.body)
-        yield "    restore_mode(mode)"
+            yield f"{name} = array_at(table[{place[name]}], ({sizes}), real)"
 
     def _body(self) -> Iterator[str]:
-        for state, given in self.given.items():
-            yield f"if {self._there(given)}:"
-            yield f"    copy({given}, {state})"
-            yield "else:"
-            yield f"    set_all({state}, 0.0)"
-        for sums in self.layout.row_sums.values():
-            yield f"set_all({sums}, 0.0)"
+        yield "if share == 0:"
+        yield from (f"    {line}" for line in self._start())
         yield from self._section(BEFORE)
         for packed, product in self.packed.items():
             yield from self._packing(packed, product)
-        yield from self._call("loop")
+        yield MEET
+        yield from self._loop()
         if self.program.adjoint and not self.needs_after:
             after = list(self._section(AFTER))
             yield from self._if_any(self.layout.outputs, after) if after else ()
@@ -159,27 +186,56 @@ class WholeText:
             yield from self._section(AFTER)
         yield from self._gradients() if self.program.adjoint else ()
 
+    def _start(self) -> Iterator[str]:
+        for state, given in self.given.items():
+            yield f"if {self._there(given)}:"
+            yield f"    copy({given}, {state})"
+            yield "else:"
+            yield f"    set_all({state}, 0.0)"
+        for received, buffer in self.layout.pending.items():  # for rows that begin late
+            yield f"copy({self.layout.states[received]}, {buffer})"
+        for sums in self.layout.row_sums.values():
+            yield f"set_all({sums}, 0.0)"
+        if self.layout.schedule.sums:
+            self.axes["ones"] = (ONE_ROW, ALL_ROWS)
+            yield "set_all(ones, 1.0)"
+
     def _section(self, section: int) -> Iterator[str]:
         word = "before" if section == BEFORE else "after"
+        waits = section == AFTER  # whether what comes next may need what another thread makes
         for number, stage in enumerate(self.layout.sections[section]):
-            for product in stage.products:
-                yield f"# {product}"
-                yield from self._product(product)
+            if stage.products:
+                yield from [MEET] if waits else []
+                for product in stage.products:
+                    yield f"# {product}"
+                    yield from self._product(product)
+                waits = True
             if f"{word}_{number}" in self.functions:
-                yield from self._call(f"{word}_{number}")
+                yield from [MEET] if waits else []
+                yield f"first, last = share_of({LENGTH}, share, shares, 1)"
+                yield from self._call(f"{word}_{number}", "share, first, last")
+                waits = True
 
-    def _call(self, name: str) -> Iterator[str]:
-        """Call one of the kernel's functions for all rows and steps."""
-        text = self.functions[name]
-        last, sharing = ("batch", "zero, one, table, ") if text.section == LOOP else ("length", "")
+    def _loop(self) -> Iterator[str]:
+        """The loop: each thread takes some units of all rows, or some rows."""
+        yield f"if {UNITS_SHARED}:"
+        yield "    start, stride, of_units, sharing = 0, 1, share, shares"
+        yield "else:"
+        yield "    start, stride, of_units, sharing = share, shares, 0, 1"
+        yield f"for part in range(start, table[{PARTS}], stride):"
+        taken = "part, cuts[part], cuts[part + 1], of_units, sharing, table"
+        yield from (f"    {line}" for line in self._call("loop", taken))
+
+    def _call(self, name: str, taken: str) -> Iterator[str]:
+        """Call one of the kernel's functions."""
         yield f"{name}("
-        yield f"    zero, zero, {last}, {sharing}reverse, {', '.join(STEPS)},"
-        yield from (f"    {argument}," for argument in text.arguments)
+        yield f"    {taken}, reverse, {', '.join(STEPS)},"
+        yield from (f"    {argument}," for argument in self.functions[name].arguments)
         yield ")"
 
     def _there(self, array: str) -> str:
         """Whether the caller has given an array."""
-        return f"table[{self.pointers.index(array)}] != 0"
+        return f"table[{FIRST + self.pointers.index(array)}] != 0"
 
     def _if_any(self, arrays: Sequence[str], lines: Iterable[str]) -> Iterator[str]:
         yield f"if {' or '.join(map(self._there, arrays))}:"
@@ -188,48 +244,60 @@ class WholeText:
     # products
 
     def _product(self, product: Product) -> Iterator[str]:
-        """A product outside of the loop."""
-        a, out = self._columns(product.operands), self.layout.results[product]
+        """A product outside of the loop: some columns of `a @ b.T`, or some rows of `a @ b`."""
+        slab, position = self._found(product.operands)
+        out = self.layout.results[product]
         rows, columns = self._matrix(product)
-        out = f"{out}[0 : {ALL_ROWS}, 0 : {written_sum(columns)}]"
         start: list[str] = []
         if product.operation == "matmul":
-            turned = f"turned_{len([name for name in self.axes if name.startswith('turned_')])}"
-            self.axes[turned] = (rows, columns)
-            units = f"0 : {written_sum(rows)}"
+            strip = f"strip_{len(self.strips)}"
+            self.strips[strip] = rows
+            a, units = self._columns(product.operands), written_sum(rows)
+            mine = f"{strip}[share * ({units}) : (share + 1) * ({units})]"
             for weights, heights in self._stretches(product.blocks):
-                here = _slice(start, heights)
-                yield f"transpose({weights}, {turned}[{units}, {here}])"
+                yield f"first, last = share_of({written_sum(heights)}, share, shares, LANES)"
+                left = written_sum(start)
+                yield (
+                    f"product_turned({a}, {weights}[first:last], {mine}, "
+                    f"{out}[0:{ALL_ROWS}, {left} + first : {left} + last])"
+                )
                 start += heights
-            yield f"product({a}, {turned}[{units}, 0 : {written_sum(columns)}], {out})"
-        else:
-            slab, position = self._found(product.operands)
-            before = self.layout.columns_before(slab, position)
-            for number, (weights, heights) in enumerate(self._stretches(product.blocks)):
-                verb = "add_product" if number else "product"
-                here = _slice([*before, *start], heights)
-                yield f"{verb}({slab}[0 : {ALL_ROWS}, {here}], {weights}, {out})"
-                start += heights
+            return
+        yield f"first, last = share_of({ALL_ROWS}, share, shares, 1)"
+        before = self.layout.columns_before(slab, position)
+        here = f"{out}[first:last, 0 : {written_sum(columns)}]"
+        for number, (weights, heights) in enumerate(self._stretches(product.blocks)):
+            verb = "add_product" if number else "product"
+            operand = f"{slab}[first:last, {_slice([*before, *start], heights)}]"
+            yield f"{verb}({operand}, {weights}, {here})"
+            start += heights
 
     def _packing(self, packed: str, product: Product) -> Iterator[str]:
         yield f"# {product}"
         mark = ".T" if product.operation == "matmul" else ""
-        width = width_of(self.program.sizes[product.results[0]])
-        how = f"{len(product.results)}, {width} // LANES, {packed}"
+        blocks, letter = len(product.results), self.program.sizes[product.results[0]]
+        width = width_of(letter)
+        how = f"{blocks}, {width} // LANES, {packed}, first, last"
+        # Each thread packs the groups that it will read, if threads share the units.
+        panels = f"{blocks} * {width} // ({PANEL} * LANES)"
         together = lying_together(self.program, product.blocks)
         if len(together) == 1:
             family, rows = self._place(together[0])
-            yield f"pack({family}[{rows}]{mark}, {how})"
-            return
-        stacked, start = f"stacked_{packed.removeprefix('packed_')}", list[str]()
-        matrix = self._matrix(product)
-        self.axes[stacked] = matrix[::-1] if mark else matrix
-        for blocks in together:
-            family, rows = self._place(blocks)
-            heights = self._heights(blocks)
-            yield f"copy({family}[{rows}], {stacked}[{_slice(start, heights)}])"
-            start += heights
-        yield f"pack({stacked}{mark}, {how})"
+            weights = f"{family}[{rows}]"
+        else:
+            weights, start = f"stacked_{packed.removeprefix('packed_')}", list[str]()
+            matrix = self._matrix(product)
+            self.axes[weights] = matrix[::-1] if mark else matrix
+            yield "if share == 0:"
+            for members in together:
+                family, rows = self._place(members)
+                heights = self._heights(members)
+                yield f"    copy({family}[{rows}], {weights}[{_slice(start, heights)}])"
+                start += heights
+            yield MEET
+        yield f"groups = groups_of({letter}_size, share, shares, {width})"
+        yield f"first, last = groups[0] * ({panels}), groups[1] * ({panels})"
+        yield f"pack({weights}{mark}, {how})"
 
     def _matrix(self, product: Product) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The sizes of a product's matrix as it is multiplied: (operand, result)."""
@@ -250,9 +318,13 @@ class WholeText:
     def _place(self, blocks: Sequence[str], array: Mapping[str, str] | None = None) -> Any:
         """The array of some blocks that lie together, and their rows there."""
         family = blocks[0].split(".")[0]
-        members = self.program.families[family]
-        before = self._heights(members[: members.index(blocks[0])])
-        return (array or self.families)[family], _slice(before, self._heights(blocks))
+        here = _slice(self._rows_above(blocks), self._heights(blocks))
+        return (array or self.families)[family], here
+
+    def _rows_above(self, blocks: Sequence[str]) -> list[str]:
+        """The heights of what stands above some blocks in their family."""
+        members = self.program.families[blocks[0].split(".")[0]]
+        return self._heights(members[: members.index(blocks[0])])
 
     def _found(self, values: tuple[str, ...]) -> tuple[str, int]:
         found = self.layout.find(values, steps=True)
@@ -270,32 +342,23 @@ class WholeText:
 
     def _gradients(self) -> Iterator[str]:
         started: set[str] = set()
+        yield MEET
         for outer in self.layout.schedule.outers:
             yield f"# {outer}"
             for family, lines in self._outer(outer, started):
                 yield from self._if_any([self.totals[family]], lines)
-        if self.layout.schedule.sums:
-            self.axes["ones"] = (ONE_ROW, ALL_ROWS)
-            yield "set_all(ones, 1.0)"
         for totals in self._sums_together():
             yield f"# {', '.join(f'd{total.parameter}' for total in totals)}"
             blocks = [total.parameter for total in totals]
-            verb = "add_product" if started.issuperset(blocks) else "product"
+            adds = bool(started.intersection(blocks))
             started.update(blocks)
-            array, rows = self._place(blocks, self.totals)
-            if totals[0] in self.layout.row_sums:
-                sums = self.layout.row_sums[totals[0]]
-                columns = written_sum(self._heights(blocks))
-                a, b = f"ones[0:1, 0:{BATCH}]", f"{sums}[0:{BATCH}, 0 : {columns}]"
-            else:
-                a = f"ones[0:1, 0 : {ALL_ROWS}]"
-                b = self._columns(tuple(total.factors[0] for total in totals))
-            yield from self._if_any([array], [f"{verb}({a}, {b}, {array}[0:1, {rows}])"])
+            yield from self._sum(totals, blocks, adds)
         for family, members in self.program.families.items():
             for block in (block for block in members if block not in started):
                 array, rows = self._place([block], self.totals)
                 place = f"0:1, {rows}" if self._is_vector(family) else rows
-                yield from self._if_any([array], [f"set_all({array}[{place}], 0.0)"])
+                condition = f"if share == 0 and {self._there(array)}:"
+                yield from (condition, f"    set_all({array}[{place}], 0.0)")
 
     def _outer(self, outer: Outer, started: set[str]) -> Iterator[tuple[str, list[str]]]:
         """Σ vectors ⊗ operand: family → what adds its blocks' part up."""
@@ -306,16 +369,41 @@ class WholeText:
         for together in lying_together(self.program, outer.blocks):
             fresh = started.isdisjoint(together)
             for blocks in [together] if fresh else [(block,) for block in together]:
-                verb = "product" if started.isdisjoint(blocks) else "add_product"
+                adds = not started.isdisjoint(blocks)
                 heights = self._heights(blocks)
-                vectors = f"{slab}[0 : {ALL_ROWS}, {_slice(before, heights)}].T"
-                array, rows = self._place(blocks, self.totals)
+                family = blocks[0].split(".")[0]
+                array, above = self.totals[family], written_sum(self._rows_above(blocks))
+                left = written_sum(before)
+                vectors = f"{slab}[0:{ALL_ROWS}, {left} + first : {left} + last].T"
+                here = f"{array}[{above} + first : {above} + last, {width}]"
                 yield (
-                    blocks[0].split(".")[0],
-                    [f"{verb}({vectors}, {operand}, {array}[{rows}, {width}])"],
+                    family,
+                    [
+                        *([MEET] if adds else []),  # shares of these rows were others
+                        f"first, last = share_of({written_sum(heights)}, share, shares, 1)",
+                        f"{'add_product' if adds else 'product'}({vectors}, {operand}, {here})",
+                    ],
                 )
                 started.update(blocks)
                 before += heights
+
+    def _sum(self, totals: Sequence[Total], blocks: Sequence[str], adds: bool) -> Iterator[str]:
+        """Σ vectors, of totals whose vectors and parameters lie side by side."""
+        array, above = self.totals[blocks[0].split(".")[0]], written_sum(self._rows_above(blocks))
+        heights = self._heights(blocks)
+        if totals[0] in self.layout.row_sums:
+            slab, left, rows = self.layout.row_sums[totals[0]], "0", BATCH
+        else:
+            slab, position = self._found(tuple(total.factors[0] for total in totals))
+            left, rows = written_sum(self.layout.columns_before(slab, position)), ALL_ROWS
+        vectors = f"{slab}[0:{rows}, {left} + first : {left} + last]"
+        here = f"{array}[0:1, {above} + first : {above} + last]"
+        lines = [
+            *([MEET] if adds else []),
+            f"first, last = share_of({written_sum(heights)}, share, shares, LANES)",
+            f"{'add_product' if adds else 'product'}(ones[0:1, 0:{rows}], {vectors}, {here})",
+        ]
+        yield from self._if_any([array], lines)
 
     def _sums_together(self) -> list[list[Total]]:
         """Sums in groups whose vectors, and whose parameters, lie side by side.
@@ -351,7 +439,7 @@ class WholeText:
                 continue
             states = [state for state, buffer in layout.pending.items() if buffer == name]
             columns = tuple(program.sizes[value] for value in (slab.values or states))
-            yield name, (ALL_ROWS if slab.steps else ONE_ROW if slab.scratch else BATCH, columns)
+            yield name, (ALL_ROWS if slab.steps else THREADS if slab.scratch else BATCH, columns)
             if name in self.given:
                 yield self.given[name], (BATCH, columns)
         for total, sums in layout.row_sums.items():
