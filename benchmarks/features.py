@@ -63,11 +63,14 @@ def _trained(layer: Recurrent, x: Tensor, given: dict[str, Any]) -> Run:
 
 def _in_windows(layer: Recurrent, x: Tensor, given: dict[str, Any]) -> Run:
     """Truncated BPTT in five windows, one behind the other."""
-    leaves = [x, *layer.parameters()]
+    x, parameters = x.detach(), list(layer.parameters())
+    dy = torch.ones(*x.shape[:-1], layer.hidden_size)
 
     def run() -> None:
         for window in tbptt(x, -(-len(x) // 5)):
-            torch.autograd.grad(window.run(layer).sum(), leaves)
+            part = window.data.detach().requires_grad_()  # a leaf of its own
+            y = window.run(layer, part)
+            torch.autograd.grad(y, [part, *parameters], dy[: len(part)])
 
     return run
 

@@ -124,6 +124,11 @@ class Program:
         # Kernels are looked up by their program at every call.
         return hash((self.name, self.instructions, self.outputs, self.totals))
 
+    @cached_property
+    def reads_step_number(self) -> bool:
+        """Whether an instruction reads `t`."""
+        return any(STEP_NUMBER in instruction.operands for instruction in self.instructions)
+
     @property
     def given(self) -> frozenset[str]:
         """What is there before the first instruction, parameters aside."""

@@ -9,7 +9,6 @@ from torch import Tensor
 from ..cell import Cell
 from ..errors import InputError
 from ..language.equations import Every
-from ..program import STEP_NUMBER
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -197,7 +196,7 @@ def check_streams(cell: Cell, bidirectional: bool) -> None:
 
 def reads_step_number(cell: Cell) -> bool:
     """Whether the equations read `t`."""
-    return any(STEP_NUMBER in instruction.operands for instruction in cell.program.instructions)
+    return cell.program.reads_step_number
 
 
 def check_nothing_random(cell: Cell, drawn: bool, dropout: bool, weight_dropout: bool) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, empty_like
 
-from ..backends.cpu import Kernel, kernel_for
+from ..backends.cpu import Kernel, kernel_for, memory
 from ..backends.cpu.live import LiveText, live_kernel_for
 from ..backends.cpu.sharing import share_out
 from ..backends.cpu.tables import FIRST, Extent, Table
@@ -26,12 +26,9 @@ from ..backends.cpu.whole import WholeText
 from ..backends.steps import Steps
 from ..language.sizes import ONE
 from ..program import Program
+from . import fresh
 from .direction import Direction
-
-DTYPES: dict[torch.dtype, np.dtype[Any]] = {
-    torch.float32: np.dtype("float32"),
-    torch.float64: np.dtype("float64"),
-}
+from .fresh import DTYPES
 
 
 class Stack:
@@ -59,6 +56,12 @@ class Stack:
         """Whether a backward pass must have a place for the gradient of the input."""
         kernel = kernel_for(self.directions[0].adjoint, DTYPES[self.dtype])
         return kernel.whole.needs_after
+
+
+def _largest_family(direction: Direction) -> int:
+    """The bytes of the largest family of parameters, at most."""
+    shapes = direction.cell.parameter_shapes(direction.sizes).values()
+    return 8 * max(map(prod, shapes), default=0)
 
 
 def _work_of_a_row(direction: Direction) -> int:
@@ -131,6 +134,8 @@ class Desk:
         *self.kept_from, all_kept = (end * self.dtype.itemsize for end in ends)
         self.kept = self._empty(all_kept // self.dtype.itemsize)
         self.gradients = [self._empty(*part.shape) for part in self.states]  # that nobody wants
+        largest = max(self.output.nbytes, self.kept.nbytes, *map(_largest_family, stack.directions))
+        self.new = fresh.empty_like if largest >= memory.LARGE else empty_like
         self._passes: dict[str, list[_Pass]] = {}
 
     def _empty(self, *shape: int) -> Tensor:
@@ -185,8 +190,9 @@ class Desk:
         if states:
             states = [part.contiguous() for part in states]
             given_at = [part.data_ptr() for part in states]
-        y, last = empty_like(self.output), [empty_like(like) for like in self.states]
-        kept = empty_like(self.kept) if keep else None
+        new = self.new
+        y, last = new(self.output), [new(like) for like in self.states]
+        kept = new(self.kept) if keep else None
         inner_at = self.inner_at if kept is None else kept.data_ptr()
         last_at = [part.data_ptr() for part in last]
         families_at = [family.data_ptr() for family in families]
@@ -262,9 +268,10 @@ class Desk:
         above = torch.zeros_like(self.output) if dy is None else dy.resolve_neg().contiguous()
         ends = [None if end is None else end.resolve_neg().contiguous() for end in dlast]
         ends_at = [0 if end is None else end.data_ptr() for end in ends]
-        begun = [empty_like(like) for like in self.states] if wants_states else self.gradients
+        new = self.new
+        begun = [new(like) for like in self.states] if wants_states else self.gradients
         begun_at = [part.data_ptr() for part in begun]
-        dfamilies = [empty_like(f) if want else None for f, want in zip(families, wanted)]  # noqa: B905
+        dfamilies = [new(f) if want else None for f, want in zip(families, wanted)]  # noqa: B905
         dfamilies_at = [0 if d is None else d.data_ptr() for d in dfamilies]
         families_at = [family.data_ptr() for family in families]
         kept_at, passes = kept.data_ptr(), self.passes("adjoint")
@@ -278,7 +285,7 @@ class Desk:
             for side in range(width):
                 number = layer * width + side
                 if layer or wants_x or stack.needs_after:
-                    sides.append(empty_like(self.output if layer else x))
+                    sides.append(new(self.output if layer else x))
                 write, numbers, call, address, _, kernel = passes[number]
                 here = slice(number * each, (number + 1) * each)
                 write(

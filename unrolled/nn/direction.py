@@ -15,6 +15,7 @@ from ..cell import Cell
 from ..derivative import differentiate, kept_values
 from ..language.sizes import ONE
 from ..program import Program
+from . import fresh
 from .choice import can_checkpoint, can_look, run_kernels
 from .rows import Rows, rows_of
 from .unpacked import unroll_unpacked
@@ -236,7 +237,7 @@ def backward(
     for r, one, saved, (demitted, _) in zip(rows, given, kept, gradients, strict=True):
         # The gradients of all emitted states are one group of inputs, side by side.
         packed = [r.packed(gradient) for gradient in demitted]
-        together = packed[0] if len(packed) == 1 else torch.cat(packed, 1)
+        together = packed[0] if len(packed) == 1 else _side_by_side(packed)
         inputs.append([*_inputs(r, x, one.noise), saved.flatten(0, -2)[: r.steps.rows], together])
     results = _run(
         directions,
@@ -310,6 +311,12 @@ def forward_eager(
     initial = rows.entered(states, anew)
     found, last = unroll(_inputs(rows, x, noise), initial, rows.steps.active.tolist())
     return [*map(rows.padded, found), *rows.left(last)]
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Some (rows, size) as one tensor."""
+    out = fresh.empty((len(parts[0]), sum(part.shape[1] for part in parts)), parts[0])
+    return torch.cat(list(parts), 1, out=out)
 
 
 def _inputs(rows: Rows, x: Tensor, noise: Tensor | None) -> list[Tensor]:

@@ -25,9 +25,9 @@ from .checks import (
     states_of,
 )
 from .choice import check_name
-from .desk import DTYPES
 from .direction import Direction, Given, direction_of
 from .drawing import Drawing
+from .fresh import DTYPES
 from .masks import Masks, draw_masks, dropped, masked, noise_of
 from .operator import recurrence
 from .short import Shortcut, shortcut_of, watched

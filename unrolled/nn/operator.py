@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import fresh
 from .choice import EAGER, choose, refuse_second_derivative
 from .direction import Direction, Given, backward, direction_of, forward, forward_eager
 
@@ -213,7 +214,7 @@ def _filled(
     """The gradients of the emitted states and of the last ones, zeros where there are none."""
     emitted = len(direction.emitted)
     demitted = [
-        x.new_zeros(*x.shape[:-1], width) if gradient is None else gradient
+        fresh.zeros((*x.shape[:-1], width), x) if gradient is None else gradient
         for gradient, width in zip(gradients[:emitted], direction.widths, strict=False)
     ]
     dlast = [

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..backends.steps import Ragged, Steps
 from ..errors import InputError
+from . import fresh
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +38,20 @@ class Rows:
         steps: the rows of each step; pieces of rows where they are ragged.
         shape: (T, B) of arrays that are given step by step; None where they come packed.
         pieces: of ragged rows; None if all rows take part at all steps, or come packed.
+        leading: whether the pieces are the rows themselves, in the same order and of one length, so
+            that what takes part comes first in what is given.
     """
 
     steps: Steps
     shape: tuple[int, int] | None = None
     pieces: Pieces | None = None
+    leading: bool = False
 
     def packed(self, given: Tensor) -> Tensor:
         """(T, B, size) as (rows of all steps, size)."""
         flat = given if self.shape is None else given.reshape(-1, given.shape[-1])
+        if self.leading:
+            return flat[: self.steps.rows]
         return flat if self.pieces is None else flat.index_select(0, self.pieces.places)
 
     def padded(self, rows: Tensor) -> Tensor:
@@ -53,13 +59,19 @@ class Rows:
         if self.shape is None:
             return rows
         if self.pieces is not None:
-            zeros = rows.new_zeros(self.shape[0] * self.shape[1], rows.shape[1])
-            rows = zeros.index_copy(0, self.pieces.places, rows)
+            there = self.shape[0] * self.shape[1], rows.shape[1]
+            if self.leading:
+                padded = fresh.empty(there, rows)
+                padded[: self.steps.rows] = rows
+                padded[self.steps.rows :] = 0
+                rows = padded
+            else:
+                rows = fresh.zeros(there, rows).index_copy_(0, self.pieces.places, rows)
         return rows.reshape(*self.shape, rows.shape[1])
 
     def entered(self, states: Sequence[Tensor], anew: Sequence[Tensor]) -> list[Tensor]:
         """What each piece begins with: a state (B, size) as given, or (size,) anew."""
-        if self.pieces is None:
+        if self.pieces is None or self.leading:
             return list(states)
         rows, entering = self.pieces.rows, self.pieces.entering[:, None]
         fresh = anew or [state.new_zeros(()) for state in states]
@@ -70,13 +82,13 @@ class Rows:
 
     def left(self, states: Sequence[Tensor]) -> list[Tensor]:
         """The last states (B, size) of the rows, from those of the pieces."""
-        if self.pieces is None:
+        if self.pieces is None or self.leading:
             return list(states)
         return [state.index_select(0, self.pieces.leaving) for state in states]
 
     def left_backward(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """The gradient of `left`."""
-        if self.pieces is None:
+        if self.pieces is None or self.leading:
             return list(gradients)
         return [
             gradient.new_zeros(self.steps.batch, gradient.shape[1]).index_copy(
@@ -87,7 +99,7 @@ class Rows:
 
     def entered_backward(self, gradients: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The gradient of `entered`, with respect to the states given and those anew."""
-        if self.pieces is None or self.shape is None:
+        if self.pieces is None or self.shape is None or self.leading:
             return list(gradients), [
                 gradient.new_zeros(gradient.shape[1]) for gradient in gradients
             ]
@@ -131,22 +143,31 @@ def rows_of(
     begins = None if resets is None else resets.numpy(force=True)
     if np.all(lengths == length) and (begins is None or not begins.any()):
         return _dense(length, batch)
-    ragged = Ragged.of(lengths, length, begins)
-    return Rows(
-        ragged.steps,
-        (length, batch),
-        Pieces(
-            *(
-                torch.from_numpy(array).to(x.device)
-                for array in (
-                    ragged.places,
-                    ragged.rows,
-                    ragged.entering(reverse),
-                    ragged.leaving(reverse),
-                )
-            )
-        ),
-    )
+    marks = None if begins is None else begins.tobytes()
+    return _ragged(lengths.astype(np.int64).tobytes(), length, marks, reverse, x.device)
+
+
+# All layers, both directions and both passes of a call ask for the same.
+
+
+@lru_cache(maxsize=4)
+def _ragged(
+    counts: bytes, length: int, marks: bytes | None, reverse: bool, device: torch.device
+) -> Rows:
+    ragged = _cut(counts, length, marks)
+    arrays = ragged.places, ragged.rows, ragged.entering(reverse), ragged.leaving(reverse)
+    pieces = Pieces(*(torch.from_numpy(array).to(device) for array in arrays))
+    shape = length, len(ragged.first)
+    same = shape[1] == ragged.steps.batch and bool(ragged.continues.all())
+    leading = same and np.array_equal(ragged.places, np.arange(ragged.steps.rows))
+    return Rows(ragged.steps, shape, pieces, leading)
+
+
+@lru_cache(maxsize=2)
+def _cut(counts: bytes, length: int, marks: bytes | None) -> Ragged:
+    lengths = np.frombuffer(counts, np.int64)
+    begins = None if marks is None else np.frombuffer(marks, bool).reshape(length, len(lengths))
+    return Ragged.of(lengths, length, begins)
 
 
 @lru_cache(maxsize=32)

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError
 from ..program import STEP_NUMBER
-from .checks import State, counts_of
+from .checks import State, counts_of, reads_step_number
 from .layers import Layers
 
 Chunk = Tensor | tuple[Tensor, ...]
@@ -214,7 +214,7 @@ class Window:
                 "last one has seen; run it over each window by itself, layer(window.data), or take "
                 "a layer that reads onwards."
             )
-        if any(STEP_NUMBER in one.operands for one in layer.cell.program.instructions):
+        if reads_step_number(layer.cell):
             raise InputError(
                 f"cell '{layer.cell.name}' reads the number of the step, {STEP_NUMBER}, which "
                 "starts from 1 in every window; make it an input of the cell."

@@ -14,7 +14,7 @@ import numpy as np
 from ..steps import Array
 
 LINE = 64  # bytes of a line of the cache, and of the widest vector
-_LARGE = 1 << 18  # bytes from which on memory is kept for later
+LARGE = 1 << 18  # bytes from which on memory is kept for later
 LIMIT = 1 << 28  # bytes of it that are kept at most
 
 _left: dict[int, list[Array]] = {}  # size → blocks that no array uses any more
@@ -51,7 +51,7 @@ def _sizes() -> Iterator[int]:
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """An array that begins with a line of the cache, of whatever is in memory there."""
     size = math.prod(shape) * dtype.itemsize
-    if size >= _LARGE:
+    if size >= LARGE:
         return np.asarray(_Lease(size)).view(dtype).reshape(shape)
     block = np.empty(size + LINE, np.uint8)
     start = -block.ctypes.data % LINE

@@ -95,7 +95,7 @@ class WholePasses:
         """Do the passes; the arguments are those of `Kernel.run_together`."""
         each = max(1, threads // len(passes))
         sharing = share_out(steps, self._work_of_a_row, self._layout.shareable, each)
-        keys = [self._key(steps, sharing, one.reverse) for one in passes]
+        keys = [_key(steps, sharing, one.reverse) for one in passes]
         tables = [
             self._lent(key, steps, sharing, one.reverse)
             for key, one in zip(keys, passes, strict=True)
@@ -106,15 +106,8 @@ class WholePasses:
             self._write(table.numbers, 8 * FIRST, *map(_address, arrays))
         self._kernel.run_whole(tables, threads)
         for key, table in zip(keys, tables, strict=True):
-            if key is not None:
-                self._put_back(key, table)
+            self._put_back(key, table)
         return [result for _, result in prepared]
-
-    def _key(self, steps: Steps, sharing: Sharing, reverse: bool) -> Hashable:
-        """What the table of a dense batch depends on; None for a ragged one, which is its own."""
-        if steps.rows != steps.length * steps.batch:
-            return None
-        return steps.length, steps.batch, sharing.threads, sharing.shares, reverse
 
     def _lent(self, key: Hashable, steps: Steps, sharing: Sharing, reverse: bool) -> Table:
         """A table that nobody else works with."""
@@ -152,6 +145,13 @@ class WholePasses:
             *(totals.get(family) for family in text.totals),
         ]
         return arrays, Result(outputs, states, totals)
+
+
+def _key(steps: Steps, sharing: Sharing, reverse: bool) -> Hashable:
+    """What a table depends on: of a ragged batch, on these very steps."""
+    dense = steps.rows == steps.length * steps.batch
+    rows = (steps.length, steps.batch) if dense else steps
+    return rows, sharing.threads, sharing.shares, reverse
 
 
 def _address(array: Array | None) -> int:
