@@ -12,7 +12,8 @@ _chosen: int | None = None
 def set_num_threads(count: int | None) -> None:
     """Let the kernels of `unrolled.nn` run on this many threads, whatever torch does.
 
-    The large products before and behind the loop over time are torch's, and run on torch's threads.
+    Of long sequences, the large products before and behind the loop over time are torch's, and run on
+    torch's threads.
 
     Args:
         count: threads, 1 or more. None, the default: as many as the environment variable
