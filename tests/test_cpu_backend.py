@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from own_cells import OWN_CELLS
 from passes import Case, assert_close
 from random_cells import random_cells
 
+import unrolled
 from unrolled import Cell, cells
 from unrolled.backends import cpu, files, reference
 from unrolled.backends.cpu import plan, sharing, short, threads
@@ -290,7 +292,11 @@ def test_compiled_once_for_all_processes_and_says_so(tmp_path, monkeypatch):
 def test_a_forked_process_has_threads_of_its_own():
     work = "from test_cpu_backend import in_a_fork; in_a_fork()"
     done = subprocess.run(
-        [sys.executable, "-c", work], cwd=__file__.rsplit("/", 1)[0], timeout=120, check=False
+        [sys.executable, "-c", work],
+        cwd=__file__.rsplit("/", 1)[0],
+        env={**os.environ, "PYTHONPATH": str(Path(unrolled.__file__).parents[1])},
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0
 

@@ -292,7 +292,11 @@ def in_time(code, our_own, long=False):
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     process = subprocess.Popen(
         [sys.executable, "-c", text],
-        env={**environment, "PYTHONPATH": str(Path(unrolled.__file__).parents[1])},
+        env={
+            **environment,
+            "PYTHONPATH": str(Path(unrolled.__file__).parents[1]),
+            "CUDA_VISIBLE_DEVICES": "",  # beside one, torch refuses to differentiate in a fork
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -12,7 +12,7 @@ _chosen: int | None = None
 def set_num_threads(count: int | None) -> None:
     """Let the kernels of `unrolled.nn` run on this many threads, whatever torch does.
 
-    Of long sequences, the large products before and behind the loop over time are torch's, and run on
+    The large products before and behind the loop over a long sequence are torch's, and run on
     torch's threads.
 
     Args:

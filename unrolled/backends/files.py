@@ -12,7 +12,10 @@ import tempfile
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from types import ModuleType
+
+_loading = RLock()
 
 
 def cache_folder() -> Path:
@@ -61,12 +64,13 @@ def write(name: str, text: str, depends_on: Iterable[str]) -> Path:
 def load(path: Path) -> ModuleType:
     """Import a kernel's file as a module."""
     name = f"unrolled_kernels.{path.stem}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    with _loading:  # a module is in that list before it is complete
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module

@@ -108,7 +108,8 @@ class Layers(Drawing):
     def backend(self, name: str) -> None:
         check_name(name)
         self._directions = self._made(self.cell.expected, name)
-        self._random = self._made(self.cell, name) if self.cell.draws else []
+        self._draws = len(self.cell.draws) > 0
+        self._random = self._made(self.cell, name) if self._draws else []
         self._served = name in ("auto", "cpu")
         self._streams = not (self.bidirectional or reads_step_number(self.cell))
         self._shortcuts: dict[torch.dtype, Shortcut] = {}
@@ -241,7 +242,7 @@ class Layers(Drawing):
         """
         if self._drawing:
             between = self.dropout > 0 and self.num_layers > 1
-            check_nothing_random(self.cell, bool(self._random), between, self.weight_dropout > 0)
+            check_nothing_random(self.cell, self._draws, between, self.weight_dropout > 0)
         found = self._shortly(x, state, one_step=True) if self._streams else None
         if found is not None:
             return found
@@ -257,7 +258,7 @@ class Layers(Drawing):
     @property
     def _drawing(self) -> bool:
         """Whether a call may draw something at random."""
-        return self.training and bool(self._random or self.dropout or self.weight_dropout)
+        return self.training and (self._draws or self.dropout > 0 or self.weight_dropout > 0)
 
     def _shortly(
         self, x: Tensor, state: State | None, one_step: bool = False
@@ -382,7 +383,7 @@ class Layers(Drawing):
         batch = initial[0][0].shape[0]
         if masks is not None:
             self._check_masks(masks)
-        noisy = bool(self._random) and (self.training or masks is not None)
+        noisy = self._draws and (self.training or masks is not None)
         running = self._random if noisy else self._directions
         emitted = len(initial) if return_all else 1
         found: list[list[Tensor]] = []

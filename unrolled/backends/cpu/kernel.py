@@ -7,7 +7,7 @@ from functools import cache, cached_property, lru_cache
 from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numba import cfunc
@@ -128,9 +128,7 @@ class Kernel:
     @cache  # noqa: B019 - kernels live as long as the process
     def address(self, name: str) -> int:
         """Where the machine code of one of the kernel's functions for a team of threads is."""
-        announce(self.path, f"{name}_team", self.program, self.dtype)
-        compiled = cfunc("void(voidptr)", cache=True, **OPTIONS_OF_CALLBACKS)
-        return int(compiled(getattr(self.module, f"{name}_team")).address)
+        return compiled(self, f"{name}_team")
 
     @cached_property
     def call_whole(self) -> Callable[[int], None]:
@@ -143,11 +141,7 @@ class Kernel:
     @cached_property
     def address_of_whole(self) -> int:
         """Where the machine code of the function that does a whole pass is."""
-        name = self.whole.function
-        announce(self.path, name, self.program, self.dtype)
-        compiled = cfunc("void(voidptr)", cache=True, **OPTIONS_OF_CALLBACKS)
-        self._whole = compiled(getattr(self.module, name))  # the code lives as long as this
-        return int(self._whole.address)
+        return compiled(self, self.whole.function)
 
     def run_whole(self, tables: Sequence[Table], threads: int) -> None:
         """Do whole passes, one table each.
@@ -223,6 +217,33 @@ class Kernel:
     def plan(self, sizes: tuple[tuple[str, int], ...]) -> Plan:
         """What to do for given sizes, worked out once."""
         return Plan(self.layout, dict(sizes), self.dtype, self.functions, self)
+
+
+class _File(Protocol):
+    """A kernel whose file has functions that take one address."""
+
+    program: Program
+    dtype: np.dtype[Any]
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def module(self) -> ModuleType:
+        """The file as a module."""
+
+
+_compiled: list[Any] = []  # machine code lives as long as what stands for it in Python
+
+
+def compiled(kernel: _File, name: str) -> int:
+    """The address of the machine code of a function of a kernel's file, which takes an address."""
+    announce(kernel.path, name, kernel.program, kernel.dtype)
+    compile_ = cfunc("void(voidptr)", cache=True, **OPTIONS_OF_CALLBACKS)
+    function = compile_(getattr(kernel.module, name))
+    _compiled.append(function)
+    return int(function.address)
 
 
 def announce(path: Path, name: str, program: Program, dtype: np.dtype[Any]) -> None:

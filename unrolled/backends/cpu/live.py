@@ -15,14 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numba import cfunc
 
 from ...program import Program
 from ...schedule import Product, schedule
 from .. import files
 from ..blocks import lying_together
 from . import vectors
-from .kernel import OPTIONS_OF_CALLBACKS, announce, foundations
+from .kernel import compiled, foundations
 from .layout import LOOP, Layout
 from .tables import (
     ALL_ROWS,
@@ -189,11 +188,7 @@ class LiveKernel:
     @cached_property
     def call(self) -> Callable[[int], None]:
         """The compiled function, which takes the address of a table."""
-        name = self.function.function
-        announce(self.path, name, self.program, self.dtype)
-        compiled = cfunc("void(voidptr)", cache=True, **OPTIONS_OF_CALLBACKS)
-        self._code = compiled(getattr(self.module, name))  # the machine code lives as long as this
-        return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._code.address)
+        return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compiled(self, self.function.function))
 
 
 @cache
