@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import unrolled.nn
-from unrolled.backends.cpu import memory, plan, shelf
+from unrolled.backends.cpu import lending, memory, plan, shelf
 
 F4 = np.dtype("float32")
 LARGE = (512, 1024)
@@ -49,6 +49,25 @@ def test_only_so_much_memory_is_kept(monkeypatch):
     del arrays
     gc.collect()
     assert sum(memory._sizes()) <= 5 << 20
+
+
+def test_what_is_lent_is_kept_for_some_kinds_and_some_memory(monkeypatch):
+    monkeypatch.setattr(lending, "LIMIT", 1000)
+    lent = lending.Lending()
+    first, second = np.empty(300, np.uint8), np.empty(300, np.uint8)
+    assert lent.taken("a") is None
+    lent.put_back("a", first)
+    lent.put_back("a", second)
+    assert lent.taken("a") is second
+    assert lent.taken("a") is first
+    assert lent.taken("a") is None
+    lent.put_back("a", first)
+    lent.put_back("b", np.empty(600, np.uint8))
+    lent.put_back("c", np.empty(400, np.uint8))
+    assert list(lent.free) == ["b", "c"]  # the first had to go
+    for number in range(40):
+        lent.put_back(number, np.empty(1, np.uint8))
+    assert len(lent.free) == lending.KINDS
 
 
 @pytest.fixture

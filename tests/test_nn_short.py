@@ -11,7 +11,8 @@ from own_cells import OWN_CELLS
 
 import unrolled
 from unrolled import cells, nn
-from unrolled.nn import Recurrent, choice, short
+from unrolled.backends.cpu import lending
+from unrolled.nn import Recurrent, choice
 
 DOUBLE = torch.float64
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
@@ -278,7 +279,7 @@ def test_memory_is_kept_for_some_shapes_only(short_only):
     layer = nn.GRU(3, 5)
     for length in range(1, 40):
         layer(torch.randn(length, 2, 3))
-    assert 0 < len(layer._shortcuts[torch.float32].free) <= short._KEPT
+    assert 0 < len(layer._shortcuts[torch.float32].desks.free) <= lending.KINDS
 
 
 def test_gradcheck_and_second_derivatives(monkeypatch):

@@ -11,7 +11,7 @@ from own_cells import OWN_CELLS
 
 import unrolled
 from unrolled import cells, nn
-from unrolled.backends.cpu import live
+from unrolled.backends.cpu import lending, live
 from unrolled.errors import BackendError, InputError
 from unrolled.nn import short
 
@@ -320,8 +320,8 @@ def test_memory_stays_the_same_however_many_steps_and_shapes():
     layer = nn.GRU(3, 5)
     for batch in (*range(40), None):
         layer.step(torch.randn(3) if batch is None else torch.randn(batch, 3))
-    free = layer._shortcuts[torch.float32].free
-    assert 0 < len(free) <= short._KEPT
+    free = layer._shortcuts[torch.float32].desks.free
+    assert 0 < len(free) <= lending.KINDS
     state = None
     for _ in range(50):
         _, state = layer.step(torch.randn(2, 3), state)

@@ -138,6 +138,13 @@ class Desk:
         self.new = fresh.empty_like if largest >= memory.LARGE else empty_like
         self._passes: dict[str, list[_Pass]] = {}
 
+    @property
+    def nbytes(self) -> int:
+        """The memory that it holds."""
+        own = (self.output, *self.states, self.inner, *self.halves, self.kept, *self.gradients)
+        tables = (one.table for passes in self._passes.values() for one in passes)
+        return sum(part.nbytes for part in own) + sum(table.nbytes for table in tables)
+
     def _empty(self, *shape: int) -> Tensor:
         with torch.inference_mode(False):  # it serves outside of that mode, too
             return torch.from_numpy(np.empty(shape, self.dtype))

@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from ..backends.cpu import short as whole_passes
+from ..backends.cpu.lending import Lending
 from ..backends.cpu.sharing import worth
 from .checks import State
 from .choice import refuse_second_derivative, threads_at_hand
@@ -26,7 +27,6 @@ from .direction import direction_of, forward_eager
 
 ROWS = 64  # of one step, at most; more are quicker on several threads, with packed weights
 _PLAIN = (nn.Parameter, Tensor)
-_KEPT = 16  # shapes of input for which tables are kept
 _KNOWN = 256  # shapes of which is known whether they are short
 
 Place = tuple[torch.Size, bool]  # the shape of the input, and whether it is of one step, without T
@@ -74,7 +74,7 @@ class Shortcut:
                 strict=True,
             )
         ]
-        self.free: dict[Key, list[Desk]] = {}  # desks that nobody is working at
+        self.desks: Lending[Desk] = Lending()
         self._most: dict[Place, int] = {}  # of how many threads a call can make use; 0: not short
 
     def __reduce__(self) -> Any:
@@ -146,7 +146,7 @@ class Shortcut:
             if not wanted:
                 y, last, _ = desk.forward(x, states, families, keep=False)
         finally:
-            self.put_back(key, desk)
+            self.desks.put_back(key, desk)
         if wanted:
             if not self.is_short(desk.rows):
                 return None
@@ -157,21 +157,9 @@ class Shortcut:
         """Whether so many rows of all steps are quicker on one core and in one call."""
         return whole_passes.is_short(rows, self.stack.work)
 
-    def desk(self, key: Key) -> "Desk":
+    def desk(self, key: Key) -> Desk:
         """A desk that nobody else works at, until it is put back."""
-        try:
-            return self.free[key].pop()
-        except (IndexError, KeyError):
-            return Desk(self.stack, *key)
-
-    def put_back(self, key: Key, desk: "Desk") -> None:
-        """Nobody works at a desk any more."""
-        free = self.free.get(key)
-        if free is None:
-            if len(self.free) >= _KEPT:
-                self.free.clear()
-            free = self.free[key] = []
-        free.append(desk)
+        return self.desks.taken(key) or Desk(self.stack, *key)
 
     def _threads_of_use(self, place: Place) -> int:
         """Of how many threads a call can make use; 0 if it is not short, or no sequence."""
@@ -206,7 +194,7 @@ class _Short(torch.autograd.Function):
         try:
             y, last, kept = desk.forward(x, rest[:count], rest[count:], keep=True)
         finally:
-            way.put_back(key, desk)
+            way.desks.put_back(key, desk)
         ctx.save_for_backward(x, kept, *rest)
         return y, *last
 
@@ -225,7 +213,7 @@ class _Short(torch.autograd.Function):
                 wanted[count:],
             )  # fmt: skip
         finally:
-            way.put_back(key, desk)
+            way.desks.put_back(key, desk)
         return None, None, None, dx, *dstates[:count], *dfamilies
 
 

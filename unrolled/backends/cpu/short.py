@@ -9,6 +9,7 @@ import numpy as np
 from ..steps import Array, Result, Steps
 from . import memory
 from .layout import Layout
+from .lending import Lending
 from .sharing import Sharing, share_out
 from .tables import FIRST, Extent, Table
 from .vectors import lanes
@@ -19,8 +20,6 @@ from .whole import WholeText
 # Measured with AVX-512 on two cores: at 260 million as long in training and 0.85 of the time in
 # inference, at 400 million 1.2 and 0.95.
 SHORT_WORK = 16_000_000 * lanes(np.float32)
-
-_KEPT = 8  # kinds of tables that are kept
 
 
 def is_short(rows: int, work_of_a_row: int) -> bool:
@@ -81,7 +80,7 @@ class WholePasses:
         self._sizes, self._dtype, self._family_shapes = sizes, dtype, family_shapes
         self._work_of_a_row = layout.work_of_a_row(sizes)
         self._write = Struct(f"{len(self._text.pointers)}q").pack_into
-        self._free: dict[Hashable, list[Table]] = {}
+        self._tables: Lending[Table] = Lending()
         program = layout.schedule.program
         numbers = {**sizes, "1": 1}
         self._widths = [
@@ -106,21 +105,16 @@ class WholePasses:
             self._write(table.numbers, 8 * FIRST, *map(_address, arrays))
         self._kernel.run_whole(tables, threads)
         for key, table in zip(keys, tables, strict=True):
-            self._put_back(key, table)
+            self._tables.put_back(key, table)
         return [result for _, result in prepared]
 
     def _lent(self, key: Hashable, steps: Steps, sharing: Sharing, reverse: bool) -> Table:
         """A table that nobody else works with."""
-        try:
-            return self._free[key].pop()
-        except (IndexError, KeyError):
+        table = self._tables.taken(key)
+        if table is None:
             extent = Extent(self._sizes, steps, sharing, self._dtype)
-            return Table(self._text, extent, reverse)
-
-    def _put_back(self, key: Hashable, table: Table) -> None:
-        if key not in self._free and len(self._free) >= _KEPT:
-            self._free.clear()
-        self._free.setdefault(key, []).append(table)
+            table = Table(self._text, extent, reverse)
+        return table
 
     def _arrays(
         self, given: Pass, steps: Steps, wanted: frozenset[str] | None

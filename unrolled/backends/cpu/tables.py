@@ -107,6 +107,11 @@ class Table:
         self.address = ctypes.addressof(self.numbers)
         self.threads = sharing.threads
 
+    @property
+    def nbytes(self) -> int:
+        """The memory that it holds."""
+        return self._memory.nbytes
+
     def begin(self, behind: "Table | None" = None) -> None:
         """Make the head ready for a team of threads, which goes on to another table if there is."""
         numbers = self.numbers
