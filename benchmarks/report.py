@@ -20,7 +20,7 @@ class Settings:
     """How the sections measure.
 
     Attributes:
-        machine: what the limits follow from.
+        machine: the machine as it was before the first section.
         turns: how competitors take turns.
         cells: the names of those wanted, in small letters; all if empty.
         quick: whether tiny shapes are enough, for a try.
@@ -34,6 +34,10 @@ class Settings:
     quick: bool = False
     compiled: bool = True
     say: Callable[[str], None] = print
+
+    def machine_now(self) -> Machine:
+        """The machine as it is now: what a virtual one reaches depends on its neighbours."""
+        return self.machine if self.quick else Machine.measured(repeat=5)
 
     def chosen(self, names: Iterable[str]) -> list[str]:
         """Those of the names that are wanted."""

@@ -134,8 +134,9 @@ def _compared(kind: str, shape: Shape, settings: Settings) -> Iterator[dict[str,
     runs = _runs(ours, peer, x, settings.compiled)
     for name in PASSES:
         difference = agreement(runs[name])
+        machine = settings.machine_now()
         times = settings.turns.time(runs[name])
-        limit = shape.limit(settings.machine, KINDS[kind], name == "training")
+        limit = shape.limit(machine, KINDS[kind], name == "training")
         yield {
             "cell": kind,
             "shape": {"label": str(shape), **asdict(shape)},
@@ -143,6 +144,7 @@ def _compared(kind: str, shape: Shape, settings: Settings) -> Iterator[dict[str,
             "times": {runner: asdict(timing) for runner, timing in times.items()},
             "difference": difference,
             "limit": limit,
+            "flops": machine.flops,
             "operations": shape.operations(KINDS[kind]) * (1 if name == "inference" else 3),
             "bytes": shape.bytes_read(KINDS[kind]),
         }
