@@ -33,7 +33,9 @@ def check(tables, count):
         assert table.markdown().count("\n") == count + 3
 
 
-@pytest.mark.parametrize("kind", shapes.KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k != "RNN")) for k in shapes.KINDS]
+)
 def test_the_shapes_and_their_peers(kind):
     onnx = all(map(importlib.util.find_spec, ("onnx", "onnxruntime")))
     rows = list(shapes.run(settings(kind.lower())))
@@ -81,7 +83,9 @@ SOME = (
 @pytest.mark.parametrize(
     "names", [SOME, pytest.param((*features.FEATURES,), marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("kind", features.KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k != "lstm")) for k in features.KINDS]
+)
 def test_features_beside_the_plain_layer(monkeypatch, kind, names):
     monkeypatch.setattr(features, "FEATURES", {name: features.FEATURES[name] for name in names})
     rows = list(features.run(settings(kind)))

@@ -182,7 +182,15 @@ def test_the_numbers_are_those_of_the_equations(backend):
 
 
 @pytest.mark.parametrize("name", SOME)
-@pytest.mark.parametrize("cell", [cells.lstm, cells.gru, cells.gru_original], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "cell",
+    [
+        cells.lstm,
+        pytest.param(cells.gru, marks=pytest.mark.slow),
+        pytest.param(cells.gru_original, marks=pytest.mark.slow),
+    ],
+    ids=lambda cell: cell.name,
+)
 def test_gradients_with_masks(cell, name):
     layer = layer_of(MANY[name](cell), num_layers=2, bidirectional=True)
     masks = layer.draw_masks(4, 2)
