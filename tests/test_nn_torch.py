@@ -10,7 +10,7 @@ import torch
 
 import unrolled
 from unrolled import cells
-from unrolled.nn import Recurrent, choice
+from unrolled.nn import LSTM, Recurrent, choice
 
 DOUBLE = torch.float64
 T, B, X, H = 5, 3, 3, 4
@@ -155,6 +155,21 @@ def test_compile(recompute):
     torch.testing.assert_close(gradients(found, leaves), gradients(expected, leaves))
     compiled(x)[0].sum().backward()  # draws by itself
     assert all(parameter.grad is not None for parameter in layer.parameters())
+
+
+def test_compile_where_new_tensors_are_large():
+    """Those of plain calls lie in memory that a compiler knows nothing of."""
+    layer, x = LSTM(8, 64), torch.randn(200, 8, 8, requires_grad=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for lengths in (None, torch.tensor([200, 0, 7, 9, 100, 3, 200, 1])):
+        leaves = [x, *layer.parameters()]
+        _, found = compiled(x, lengths=lengths)  # of the outputs no gradient comes
+        _, expected = layer(x, lengths=lengths)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            gradients(found, leaves), gradients(expected, leaves), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_export():

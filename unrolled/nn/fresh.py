@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..backends.cpu import memory
 
@@ -18,11 +18,18 @@ DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype("float32"),
     torch.float64: np.dtype("float64"),
 }
+_PLAIN = (Tensor, nn.Parameter)
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     """A tensor of a shape, of another one's dtype and on its device, of whatever is in memory."""
-    if prod(shape) * like.itemsize < memory.LARGE or not like.is_cpu or like.dtype not in DTYPES:
+    if (
+        prod(shape) * like.itemsize < memory.LARGE
+        or type(like) not in _PLAIN  # others may have no numbers, as they have none for compilers
+        or torch.compiler.is_compiling()
+        or not like.is_cpu
+        or like.dtype not in DTYPES
+    ):
         return like.new_empty(shape)
     return torch.from_numpy(memory.empty(tuple(shape), DTYPES[like.dtype]))
 
