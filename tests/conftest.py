@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import sys
 
 import pytest
 
@@ -36,3 +37,11 @@ def long_way(monkeypatch):
     from unrolled.backends.cpu import short
 
     monkeypatch.setattr(short, "SHORT_WORK", 0)
+    _forget_what_is_short()
+    yield
+    _forget_what_is_short()
+
+
+def _forget_what_is_short():
+    if ways := sys.modules.get("unrolled.nn.short"):
+        ways.shortcut_of.cache_clear()

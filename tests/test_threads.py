@@ -129,6 +129,27 @@ def test_both_directions_are_one_parallel_region(monkeypatch):
     assert len(tables) == 2
 
 
+@pytest.mark.usefixtures("threads_for_any_work", "either_way")
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_layer_gives_the_same_bits_each_time(batch, monkeypatch):
+    """Outputs and all gradients, the large products of a long sequence among them."""
+    torch = pytest.importorskip("torch")
+    from unrolled import nn
+
+    monkeypatch.setenv("UNROLLED_THREADS", "2")
+    layer = nn.LSTM(40, 70, bidirectional=True)
+    x = torch.randn(50, batch, 40, requires_grad=True)
+    given = [x, *layer.parameters()]
+
+    def passes():
+        y, _ = layer(x)
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), given)]
+
+    first = passes()
+    for _ in range(10):
+        assert all(map(torch.equal, passes(), first))
+
+
 SETTINGS = {"2": 2, "8": 8, "": None}
 
 
