@@ -13,7 +13,7 @@ import unrolled
 from unrolled import cells, nn
 from unrolled.backends.cpu import lending, live
 from unrolled.errors import BackendError, InputError
-from unrolled.nn import short
+from unrolled.nn import desk
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}
 CELLS = {
@@ -164,7 +164,7 @@ def test_whatever_its_memory_looks_like(by_kernels):
 @torch.no_grad()
 def test_many_rows_stream_too():
     layer = nn.GRU(3, 5, 2).double()
-    x = torch.randn(3, short.ROWS + 1, 3, dtype=torch.float64)
+    x = torch.randn(3, desk.ROWS + 1, 3, dtype=torch.float64)
     assert_same(streamed(layer, x), layer(x))
 
 

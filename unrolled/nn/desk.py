@@ -30,6 +30,8 @@ from . import fresh
 from .direction import Direction
 from .fresh import DTYPES
 
+ROWS = 64  # of one step, at most; more are quicker with packed weights, and on several threads
+
 
 class Stack:
     """Layers, one above the other, of one dtype.
@@ -162,7 +164,7 @@ class Desk:
         steps = Steps.dense(self.length, self.batch)
         function: LiveText | WholeText
         kernel, shareable, work = None, False, 0
-        if kind == "inference" and self.length == 1:
+        if kind == "inference" and self.length == 1 and self.rows <= ROWS:
             live = live_kernel_for(program, self.dtype)
             function, call = live.function, live.call
         else:

@@ -22,10 +22,9 @@ from ..backends.cpu.lending import Lending
 from ..backends.cpu.sharing import worth
 from .checks import State
 from .choice import refuse_second_derivative, threads_at_hand
-from .desk import Desk, Stack
+from .desk import ROWS, Desk, Stack
 from .direction import direction_of, forward_eager
 
-ROWS = 64  # of one step, at most; more are quicker on several threads, with packed weights
 _PLAIN = (nn.Parameter, Tensor)
 _KNOWN = 256  # shapes of which is known whether they are short
 

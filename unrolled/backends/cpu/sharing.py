@@ -16,11 +16,11 @@ from ..steps import Steps
 # Work below which another thread costs more than it brings: about 30 µs of it.
 THREAD_WORK = 1_000_000
 
-# Threads share the units of a step where each would have fewer rows of the batch than this, and
-# a step has so many multiplications. Two threads that meet, and read what the other has written,
-# take some 0.3 µs.
+# Threads share the units of a step where each would have fewer rows of the batch than this, and as
+# many of them as have so many multiplications each. Two threads that meet, and read what the other
+# has written, take some 0.3 µs.
 FEW_ROWS = 3
-SHARED_WORK = 50_000
+SHARED_WORK = 25_000
 
 
 class Sharing(NamedTuple):
@@ -51,13 +51,10 @@ def share_out(steps: Steps, work_of_a_row: int, shareable: bool, threads: int) -
         shareable: whether threads can share the units of a step.
         threads: how many there are for it.
     """
-    if (
-        threads > 1
-        and shareable
-        and steps.batch < FEW_ROWS * threads
-        and steps.batch * work_of_a_row >= SHARED_WORK
-    ):
-        return Sharing(threads, steps.cut_rows(1), threads)
+    if shareable and steps.batch < FEW_ROWS * threads:
+        shares = min(threads, steps.batch * work_of_a_row // max(1, SHARED_WORK))
+        if shares > 1:
+            return Sharing(shares, steps.cut_rows(1), shares)
     threads = max(1, min(threads, steps.batch))
     return Sharing(threads, steps.cut_rows(threads), 1)
 
