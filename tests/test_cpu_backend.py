@@ -4,7 +4,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -104,21 +103,6 @@ def test_a_sequence_without_steps_hands_the_states_on():
 
 
 @pytest.mark.usefixtures("threads_for_any_work")
-@pytest.mark.parametrize("batch", [1, 2, 7])
-def test_the_same_threads_give_the_same_bits(batch):
-    """Of 16 some come late or never, and nobody waits for them."""
-    case = Case.draw(cells.gru, Steps.dense(9, batch), 5, 20)
-    expected = case.both_passes(reference.run)
-    once = {}
-    for count in 5 * (1, 2, 3, 16):
-        found = case.both_passes(cpu.run, "float32", threads=count)
-        first = once.setdefault(count if batch == 7 else 1, found)  # few rows: for any count
-        assert_close(first, expected, TOLERANCE["float32"])
-        for name, array in found.items():
-            np.testing.assert_array_equal(array, first[name], err_msg=name)
-
-
-@pytest.mark.usefixtures("threads_for_any_work")
 @pytest.mark.parametrize(
     "cell",
     [
@@ -169,27 +153,6 @@ def test_ragged_rows_are_cut_into_parts_of_the_same_work():
             ):
                 assert len(cuts) == parts + 1
                 assert work[cuts[0] : cuts[-1]].sum() == some.rows
-
-
-@pytest.mark.usefixtures("threads_for_any_work")
-@pytest.mark.parametrize("batch", [1, 8])
-def test_two_threads_of_the_user_at_once(batch):
-    case = Case.draw(cells.lstm, Steps.dense(30, batch), 5, 20)
-    expected = case.both_passes(cpu.run)
-    wrong = []
-
-    def work():
-        for _ in range(10):
-            found = case.both_passes(cpu.run, threads=2)
-            if any((found[name] != array).any() for name, array in expected.items()):
-                wrong.append(found)
-
-    users = [threading.Thread(target=work) for _ in range(3)]
-    for user in users:
-        user.start()
-    for user in users:
-        user.join()
-    assert not wrong
 
 
 def test_extreme_inputs_stay_finite():

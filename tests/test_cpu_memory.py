@@ -1,14 +1,22 @@
 """Memory of kernels: where arrays begin, what is used again, and when packed weights are."""
 
 import gc
+import os
+import subprocess
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 import unrolled.nn
+from unrolled.backends import files
 from unrolled.backends.cpu import lending, memory, plan, shelf
+from unrolled.nn import fresh
 
 F4 = np.dtype("float32")
 LARGE = (512, 1024)
@@ -49,6 +57,47 @@ def test_only_so_much_memory_is_kept(monkeypatch):
     del arrays
     gc.collect()
     assert sum(memory._sizes()) <= 5 << 20
+
+
+def test_python_ends_in_silence():
+    """Though arrays are left when names are gone."""
+    code = """if True:
+        import numpy, torch
+        from unrolled.backends.cpu import memory
+        arrays = [memory.empty((1 << 18,), numpy.dtype("float32")) for _ in range(4)]
+        a, b, c, d = map(torch.from_numpy, arrays)
+        call = lambda: torch.add(a, b, out=c)
+        call()
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(unrolled.__file__).parents[1])},
+    )  # fmt: skip
+    assert done.stderr == ""
+
+
+def test_tensors_without_numbers_take_no_memory(monkeypatch):
+    def refuse(shape, dtype):
+        raise AssertionError("memory was taken")
+
+    monkeypatch.setattr(memory, "empty", refuse)
+    with FakeTensorMode():
+        like = torch.empty(1 << 18)
+        assert fresh.zeros((1 << 19,), like).shape == fresh.empty((1 << 19,), like).shape
+    with pytest.raises(AssertionError, match="memory was taken"):
+        fresh.empty((1 << 19,), torch.empty(1))
+
+
+def test_a_kernel_that_two_threads_load_is_complete_for_both(tmp_path):
+    path = tmp_path / "slowly_0.py"
+    path.write_text("import time\ntime.sleep(0.3)\nfunction = 1\n")
+    found = []
+    users = [threading.Thread(target=lambda: found.append(files.load(path))) for _ in range(3)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert [module.function for module in found] == [1, 1, 1]
 
 
 def test_what_is_lent_is_kept_for_some_kinds_and_some_memory(monkeypatch):

@@ -1,7 +1,5 @@
 """A whole pass by one call against the reference, for every cell."""
 
-import threading
-
 import numpy as np
 import pytest
 import whole_passes
@@ -70,38 +68,6 @@ def test_a_team_of_threads_does_ragged_passes(cell, dtype):
             for threads in (1, 3):
                 found = case.both_passes(cpu.run, dtype, reverse=reverse, threads=threads)
                 assert_close(found, expected, TOLERANCE[dtype])
-
-
-@pytest.mark.usefixtures("threads_for_any_work")
-@pytest.mark.parametrize("batch", [1, 2, 7])
-def test_the_same_threads_give_the_same_bits(batch):
-    """Of 16 some come late or never, and nobody waits for them."""
-    case = Case.draw(cells.gru, Steps.dense(9, batch), 5, 20)
-    once = {}
-    for count in 5 * (1, 2, 3, 16):
-        found = case.both_passes(cpu.run, "float32", threads=count)
-        first = once.setdefault(count if batch == 7 else 1, found)  # few rows: for any count
-        for name, array in found.items():
-            np.testing.assert_array_equal(array, first[name], err_msg=name)
-
-
-@pytest.mark.usefixtures("threads_for_any_work")
-def test_several_python_threads_at_once_have_tables_of_their_own():
-    case = Case.draw(cells.gru, Steps.dense(9, 4), 5, 20)
-    expected = case.both_passes(cpu.run, threads=2)
-    wrong = []
-
-    def use():
-        for _ in range(50):
-            found = case.both_passes(cpu.run, threads=2)
-            wrong.extend(n for n, array in expected.items() if (found[n] != array).any())
-
-    users = [threading.Thread(target=use) for _ in range(4)]
-    for user in users:
-        user.start()
-    for user in users:
-        user.join()
-    assert not wrong
 
 
 def test_a_sequence_without_steps_hands_the_states_on():

@@ -88,6 +88,43 @@ def test_batch_first_takes_the_same_lengths():
         assert not beyond.any()
 
 
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_what_inference_has_seen_serves_training(backend):
+    layer, x, lengths = layer_of(cells.gru, backend), torch.randn(4, 3, 3, dtype=DOUBLE), [4, 1, 3]
+    with torch.inference_mode():
+        expected, _ = layer(x, lengths=lengths)
+    y, _ = layer(x.requires_grad_(), lengths=lengths)
+    torch.testing.assert_close(y, expected.clone(), rtol=1e-12, atol=1e-12)
+    y.sum().backward()
+    assert x.grad[1:, 1].abs().max() == 0 < x.grad[:1, 1].abs().min()
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize("lengths", [[3], [3, 3, 3], [3, 3, 2], [0, 0], [3, 0], [1, 0]])
+def test_rows_that_come_first_are_the_rows_alone(backend, lengths):
+    """Where nothing is gathered, and next to it where something is."""
+    layer = layer_of(cells.lstm, backend)
+    x = torch.randn(4, len(lengths), 3, dtype=DOUBLE, requires_grad=True)
+    state = [torch.randn(4, len(lengths), 5, dtype=DOUBLE, requires_grad=True) for _ in range(2)]
+    leaves = [x, *state, *layer.parameters()]
+    y, last = layer(x, tuple(state), lengths=lengths)
+    rows = [
+        layer(x[:n, row], tuple(part[:, row] for part in state))
+        if n
+        else (x.new_zeros(0, 10), tuple(part[:, row] for part in state))
+        for row, n in enumerate(lengths)
+    ]
+    alone = torch.stack(
+        [torch.cat([found, found.new_zeros(4 - len(found), 10)]) for found, _ in rows], 1
+    )
+    ends = [torch.stack([found[part] for _, found in rows], 1) for part in range(2)]
+    torch.testing.assert_close([y, *last], [alone, *ends], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        gradients(layer, [y, *last], leaves), gradients(layer, [alone, *ends], leaves),
+        rtol=1e-11, atol=1e-11,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("backend", ["auto", "eager", "reference"])
 @pytest.mark.parametrize(("T", "lengths"), [(0, [0, 0]), (4, [0, 0]), (3, []), (0, [])])
 def test_nothing_to_read_is_legal(backend, T, lengths):

@@ -168,6 +168,18 @@ def test_many_rows_stream_too():
     assert_same(streamed(layer, x), layer(x))
 
 
+@torch.no_grad()
+def test_one_step_of_many_rows_is_a_whole_pass(monkeypatch):
+    """By packed weights, on as many threads as it is worth."""
+    layer, streams = nn.GRU(7, 9).double(), []
+    of = desk.live_kernel_for
+    monkeypatch.setattr(desk, "live_kernel_for", lambda *a: (streams.append(a), of(*a))[1])
+    layer.step(torch.randn(desk.ROWS + 1, 7, dtype=torch.float64))
+    assert not streams
+    layer.step(torch.randn(desk.ROWS, 7, dtype=torch.float64))
+    assert len(streams) == 1
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 @torch.no_grad()
 def test_a_sequence_of_one_step_goes_the_same_way(batch_first, monkeypatch):

@@ -83,6 +83,42 @@ def test_the_same_bits_whatever_else_the_machine_does(name, steps):
             other.join()
 
 
+@pytest.mark.usefixtures("threads_for_any_work", "either_way")
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_the_same_threads_give_the_same_bits(batch):
+    """Of 16 some come late or never, and nobody waits for them."""
+    case = Case.draw(cells.gru, Steps.dense(9, batch), 5, 20)
+    expected = case.both_passes(reference.run)
+    once = {}
+    for count in 5 * (1, 2, 3, 16):
+        found = case.both_passes(cpu.run, "float32", threads=count)
+        first = once.setdefault(count if batch == 7 else 1, found)  # few rows: for any count
+        assert_close(first, expected, 2e-5)
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, first[name], err_msg=name)
+
+
+@pytest.mark.usefixtures("threads_for_any_work", "either_way")
+@pytest.mark.parametrize("batch", [1, 8])
+def test_two_threads_of_the_user_at_once(batch):
+    case = Case.draw(cells.lstm, Steps.dense(30, batch), 5, 20)
+    expected = case.both_passes(cpu.run)
+    wrong = []
+
+    def work():
+        for _ in range(10):
+            found = case.both_passes(cpu.run, threads=2)
+            if any((found[name] != array).any() for name, array in expected.items()):
+                wrong.append(found)
+
+    users = [threading.Thread(target=work) for _ in range(3)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert not wrong
+
+
 def forwards(cell, steps, hidden_size):
     """Both directions of a layer: what `cpu.run` takes for each, with numbers of their own."""
     cases = [Case.draw(cell, steps, 5, hidden_size, seed) for seed in (1, 2)]
@@ -127,6 +163,17 @@ def test_both_directions_are_one_parallel_region(monkeypatch):
     assert len(tables) == 1
     y.sum().backward()
     assert len(tables) == 2
+
+
+def test_threads_share_a_step_only_as_far_as_each_has_work():
+    few, many = Steps.dense(9, 1), Steps.dense(9, 64)
+    for work, shares in ((1_000, 1), (60_000, 2), (260_000, 10), (4_000_000, 16)):
+        found = sharing.share_out(few, work, True, 16)
+        assert (found.shares, found.threads, found.parts) == (shares, shares, 1)
+    found = sharing.share_out(few, 4_000_000, False, 16)  # units that cannot be shared
+    assert (found.shares, found.threads, found.parts) == (1, 1, 1)
+    found = sharing.share_out(many, 4_000_000, True, 16)
+    assert (found.shares, found.threads, found.parts) == (1, 16, 16)
 
 
 @pytest.mark.usefixtures("threads_for_any_work", "either_way")

@@ -130,6 +130,19 @@ class Ragged:
             last=own[final],
         )
 
+    @cached_property
+    def leading(self) -> bool:
+        """Whether the pieces are the rows themselves, in the same order, and fill the first places.
+
+        So it is for a single row, for rows of one length, and where only their last step is ragged.
+        """
+        return (
+            self.steps.batch == len(self.first)
+            and bool(self.continues.all())
+            and np.array_equal(self.rows, np.arange(len(self.rows)))
+            and np.array_equal(self.places, np.arange(self.steps.rows))
+        )
+
     def entering(self, reverse: bool) -> npt.NDArray[np.bool_]:
         """(P,) the pieces that begin with the state that their row was given."""
         if not reverse:

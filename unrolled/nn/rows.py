@@ -38,8 +38,8 @@ class Rows:
         steps: the rows of each step; pieces of rows where they are ragged.
         shape: (T, B) of arrays that are given step by step; None where they come packed.
         pieces: of ragged rows; None if all rows take part at all steps, or come packed.
-        leading: whether the pieces are the rows themselves, in the same order and of one length, so
-            that what takes part comes first in what is given.
+        leading: whether the pieces are the rows themselves, in the same order, and what takes part
+            comes first in what is given; see `Ragged.leading`.
     """
 
     steps: Steps
@@ -74,10 +74,10 @@ class Rows:
         if self.pieces is None or self.leading:
             return list(states)
         rows, entering = self.pieces.rows, self.pieces.entering[:, None]
-        fresh = anew or [state.new_zeros(()) for state in states]
+        starts = anew or [state.new_zeros(()) for state in states]
         return [
             torch.where(entering, state.index_select(0, rows), start)
-            for state, start in zip(states, fresh, strict=True)
+            for state, start in zip(states, starts, strict=True)
         ]
 
     def left(self, states: Sequence[Tensor]) -> list[Tensor]:
@@ -144,26 +144,15 @@ def rows_of(
     if np.all(lengths == length) and (begins is None or not begins.any()):
         return _dense(length, batch)
     marks = None if begins is None else begins.tobytes()
-    return _ragged(lengths.astype(np.int64).tobytes(), length, marks, reverse, x.device)
-
-
-# All layers, both directions and both passes of a call ask for the same.
-
-
-@lru_cache(maxsize=4)
-def _ragged(
-    counts: bytes, length: int, marks: bytes | None, reverse: bool, device: torch.device
-) -> Rows:
-    ragged = _cut(counts, length, marks)
+    ragged = _cut(lengths.astype(np.int64).tobytes(), length, marks)
     arrays = ragged.places, ragged.rows, ragged.entering(reverse), ragged.leaving(reverse)
-    pieces = Pieces(*(torch.from_numpy(array).to(device) for array in arrays))
-    shape = length, len(ragged.first)
-    same = shape[1] == ragged.steps.batch and bool(ragged.continues.all())
-    leading = same and np.array_equal(ragged.places, np.arange(ragged.steps.rows))
-    return Rows(ragged.steps, shape, pieces, leading)
+    pieces = Pieces(*(torch.from_numpy(array).to(x.device) for array in arrays))
+    return Rows(ragged.steps, (length, batch), pieces, ragged.leading)
 
 
-@lru_cache(maxsize=2)
+# All layers, both directions and both passes of a call ask for the same. Arrays are kept, not
+# tensors: those of inference mode would not serve outside of it.
+@lru_cache(maxsize=4)
 def _cut(counts: bytes, length: int, marks: bytes | None) -> Ragged:
     lengths = np.frombuffer(counts, np.int64)
     begins = None if marks is None else np.frombuffer(marks, bool).reshape(length, len(lengths))

@@ -153,7 +153,7 @@ class Shortcut:
         return y, last[0] if len(last) == 1 else tuple(last)
 
     def is_short(self, rows: int) -> bool:
-        """Whether so many rows of all steps are quicker on one core and in one call."""
+        """Whether so many rows of all steps are quicker in one call a layer."""
         return whole_passes.is_short(rows, self.stack.work)
 
     def desk(self, key: Key) -> Desk:

@@ -8,6 +8,7 @@ system hands out fresh memory page by page, at the first touch, which can take l
 import math
 from collections.abc import Iterator
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 
@@ -38,10 +39,14 @@ class _Lease:
             "data": (self._block.ctypes.data + -self._block.ctypes.data % LINE, False),
             "version": 3,
         }
+        # Unlike `__del__`, that is not called when Python ends and names are gone already.
+        finalize(self, _leave, self._size, self._block).atexit = False
 
-    def __del__(self) -> None:
-        if self._size + sum(_sizes()) <= LIMIT:
-            _left.setdefault(self._size, []).append(self._block)
+
+def _leave(size: int, block: Array) -> None:
+    """No array uses a block any more."""
+    if size + sum(_sizes()) <= LIMIT:
+        _left.setdefault(size, []).append(block)
 
 
 def _sizes() -> Iterator[int]:

@@ -22,21 +22,27 @@ from .products import TILE_ROWS
 from .sharing import share_out, worth
 from .shelf import Shelf
 from .short import Pass, WholePasses
+from .tables import Table
 from .team import BEHIND, CUTS, PARTS, REVERSE, SHARES, described
 from .text import FunctionText, loop_products
 from .threads import run_together
 from .totals import Totals
 from .units import parameters_of, width_of
 from .vectors import lanes
+from .whole import WholeText
 
 Matmul = Callable[[Array, Array, Array], Any]
-
 
 _shelf = Shelf()
 
 
-class Compiled(short.Kernel, Protocol):
+class Compiled(Protocol):
     """Where the compiled functions are; a kernel."""
+
+    whole: WholeText
+
+    def run_whole(self, tables: Sequence[Table], threads: int) -> None:
+        """Do whole passes, one table each."""
 
     @property
     def module(self) -> ModuleType:
@@ -94,7 +100,6 @@ class Plan:
         self.kernel = kernel
         self.places = block_rows(self.program, self.sizes)
         self.family_shapes = family_shapes(self.program, self.sizes)
-        self.whole_passes = WholePasses(kernel, layout, self.sizes, dtype, self.family_shapes)
         self.work_of_a_row = layout.work_of_a_row(self.sizes)
         self.arguments = {name: text.arguments for name, text in functions.items()}
         self.numbers = {f"{letter}_size": size for letter, size in self.sizes.items()}
@@ -132,6 +137,9 @@ class Plan:
         self._columns: dict[tuple[str, ...], tuple[str, slice]] = {}
         self.infers = not self.program.adjoint and len(self.program.outputs) == 1
         self.outputs = frozenset(value for group in self.program.outputs for value in group)
+        self.whole_passes = WholePasses(
+            kernel.whole, kernel.run_whole, self.sizes, dtype, self.family_shapes
+        )
 
     def run(
         self,
@@ -144,14 +152,14 @@ class Plan:
         """Run the kernel over a sequence; the arguments are those of `Kernel.run_together`."""
         work = self._work_outside + self.work_of_a_row
         threads = worth(len(passes) * steps.rows, work, threads)
+        sharing = share_out(
+            steps, self.work_of_a_row, self.layout.shareable, max(1, threads // len(passes))
+        )
         if short.is_short(steps.rows, work):
-            return self.whole_passes.run(passes, steps, threads, wanted)
+            return self.whole_passes.run(passes, steps, sharing, threads, wanted)
         # So that all have the same work: three threads and two passes are three parts of each.
         each = threads // gcd(threads, len(passes))
-        shares = share_out(
-            steps, self.work_of_a_row, self.layout.shareable, threads // len(passes)
-        ).shares
-        calls = [_Call(self, one, steps, matmul, each, shares) for one in passes]
+        calls = [_Call(self, one, steps, matmul, each, sharing.shares) for one in passes]
         self._section(calls, BEFORE, threads)
         self._together(calls, "loop", threads)
         if wanted is None or not wanted.isdisjoint(self.outputs):

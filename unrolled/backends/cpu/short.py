@@ -1,16 +1,15 @@
 """Short sequences: whole passes on arrays, by tables that are kept from call to call."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from struct import Struct
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..steps import Array, Result, Steps
 from . import memory
-from .layout import Layout
 from .lending import Lending
-from .sharing import Sharing, share_out
+from .sharing import Sharing
 from .tables import FIRST, Extent, Table
 from .vectors import lanes
 from .whole import WholeText
@@ -48,52 +47,52 @@ class Pass(NamedTuple):
     reverse: bool
 
 
-class Kernel(Protocol):
-    """What does the passes."""
-
-    whole: WholeText
-
-    def run_whole(self, tables: Sequence[Table], threads: int) -> None:
-        """Do whole passes, one table each."""
-
-
 class WholePasses:
     """Whole passes of one program for given sizes.
 
     Args:
-        kernel: what does them.
-        layout: which array each value lies in.
-        sizes: letter → number.
+        text: of the function that does them.
+        run_whole: does passes by their tables, on so many threads; see `Kernel.run_whole`.
+        sizes: letter → number, numbers themselves among them.
         dtype: of all arrays.
         family_shapes: family → its shape.
     """
 
     def __init__(
         self,
-        kernel: Kernel,
-        layout: Layout,
+        text: WholeText,
+        run_whole: Callable[[Sequence[Table], int], None],
         sizes: Mapping[str, int],
         dtype: np.dtype[Any],
         family_shapes: Mapping[str, tuple[int, ...]],
     ) -> None:
-        self._kernel, self._layout, self._text = kernel, layout, kernel.whole
+        self._text, self._run_whole = text, run_whole
         self._sizes, self._dtype, self._family_shapes = sizes, dtype, family_shapes
-        self._work_of_a_row = layout.work_of_a_row(sizes)
-        self._write = Struct(f"{len(self._text.pointers)}q").pack_into
+        self._write = Struct(f"{len(text.pointers)}q").pack_into
         self._tables: Lending[Table] = Lending()
-        program = layout.schedule.program
-        numbers = {**sizes, "1": 1}
+        program = text.program
         self._widths = [
-            sum(numbers[program.sizes[value]] for value in group) for group in program.outputs
+            sum(sizes[program.sizes[value]] for value in group) for group in program.outputs
         ]
         self._outputs = frozenset(value for group in program.outputs for value in group)
 
     def run(
-        self, passes: Sequence[Pass], steps: Steps, threads: int, wanted: frozenset[str] | None
+        self,
+        passes: Sequence[Pass],
+        steps: Steps,
+        sharing: Sharing,
+        threads: int,
+        wanted: frozenset[str] | None,
     ) -> list[Result]:
-        """Do the passes; the arguments are those of `Kernel.run_together`."""
-        each = max(1, threads // len(passes))
-        sharing = share_out(steps, self._work_of_a_row, self._layout.shareable, each)
+        """Do the passes.
+
+        Args:
+            passes: as `Kernel.run_together` takes them.
+            steps: as `Kernel.run_together` takes them.
+            sharing: how each pass is shared out.
+            threads: how many there are for all passes.
+            wanted: as `Kernel.run_together` takes it.
+        """
         keys = [_key(steps, sharing, one.reverse) for one in passes]
         tables = [
             self._lent(key, steps, sharing, one.reverse)
@@ -103,7 +102,7 @@ class WholePasses:
         prepared = [self._arrays(one, steps, wanted) for one in passes]
         for table, (arrays, _) in zip(tables, prepared, strict=True):
             self._write(table.numbers, 8 * FIRST, *map(_address, arrays))
-        self._kernel.run_whole(tables, threads)
+        self._run_whole(tables, threads)
         for key, table in zip(keys, tables, strict=True):
             self._tables.put_back(key, table)
         return [result for _, result in prepared]

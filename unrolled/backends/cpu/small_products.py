@@ -2,8 +2,8 @@
 
 `out = a @ b` in tiles whose sums stay in registers. Numbers of `a` are taken one by one, so it may
 lie in any way, transposed too, while rows of `b` and `out` are read and written as vectors, so they
-are contiguous. Each sum is added up in the order of its terms, so the bits of a
-result depend on nothing but the operands.
+are contiguous. Each sum is added up in the order of its terms, so the bits of a result depend on
+nothing but the operands.
 """
 
 from __future__ import annotations
