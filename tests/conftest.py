@@ -24,7 +24,7 @@ def threads_for_any_work(request, monkeypatch):
             pytest.skip("this process has no OpenMP runtime")
 
 
-@pytest.fixture(params=["short", "long"])
+@pytest.fixture(params=["short", pytest.param("long", marks=pytest.mark.slow)])
 def either_way(request):
     """A pass is one call of a team, or a sequence of regions and a BLAS's products."""
     if request.param == "long":

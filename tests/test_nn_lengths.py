@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from unrolled import InputError, cells
 from unrolled.nn import GRU, LSTM, Recurrent
 
+pytestmark = pytest.mark.usefixtures("either_way")
 DOUBLE = torch.float64
 CELLS = list(cells.catalogue().values())
 
@@ -28,7 +29,11 @@ def gradients(layer, outputs, leaves):
     return torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_a_padded_row_is_the_row_alone(data):
     cell = data.draw(st.sampled_from(CELLS))
@@ -158,7 +163,7 @@ def test_compiled_and_exported_with_other_lengths_than_were_seen():
         torch.testing.assert_close(found, wanted)
 
 
-def test_rows_that_have_ended_are_not_computed(monkeypatch):
+def test_rows_that_have_ended_are_not_computed(monkeypatch, long_way):
     from unrolled.nn import direction
 
     seen = []

@@ -5,11 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from unrolled import Cell, InputError, cells
 from unrolled.nn import GRU, Recurrent
 
+pytestmark = pytest.mark.usefixtures("either_way")
 DOUBLE = torch.float64
 CELLS = list(cells.catalogue().values())
 
@@ -63,7 +64,11 @@ def in_pieces(layer, x, given_state, lengths, resets):
     return [torch.cat(parts, 1) for parts in zip(*rows, strict=True)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_pieces_equal_each_alone(data):
     cell = data.draw(st.sampled_from(CELLS))
@@ -124,7 +129,7 @@ def test_the_step_number_begins_anew():
     np.testing.assert_allclose(y.detach().flatten(), [1, 2, 1, 2])
 
 
-def test_what_lies_between_resets_is_computed_side_by_side(monkeypatch):
+def test_what_lies_between_resets_is_computed_side_by_side(monkeypatch, long_way):
     from unrolled.nn import direction
 
     seen = []

@@ -272,14 +272,14 @@ def test_copies_and_pickles(short_only):
     expected = both_passes(layer, x, None)
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         torch.testing.assert_close(both_passes(other, x, None), expected, rtol=0, atol=0)
-        assert other._shortcuts[DOUBLE] is layer._shortcuts[DOUBLE]
+        assert other._way(DOUBLE) is layer._way(DOUBLE)
 
 
 def test_memory_is_kept_for_some_shapes_only(short_only):
     layer = nn.GRU(3, 5)
     for length in range(1, 40):
         layer(torch.randn(length, 2, 3))
-    assert 0 < len(layer._shortcuts[torch.float32].desks.free) <= lending.KINDS
+    assert 0 < len(layer._way(torch.float32).desks.free) <= lending.KINDS
 
 
 def test_gradcheck_and_second_derivatives(monkeypatch):
@@ -303,12 +303,106 @@ def test_a_long_sequence_goes_the_ordinary_way(request):
     expected = both_passes(layer, x, None)
     assert "_Short" in type(layer(x)[0].grad_fn).__name__
     request.getfixturevalue("long_way")
-    layer._shortcuts[DOUBLE]._most.clear()  # what has been found short
+    layer._way(DOUBLE)._most.clear()  # what has been found short
     assert "_Short" not in type(layer(x)[0].grad_fn).__name__
     torch.testing.assert_close(both_passes(layer, x, None), expected, rtol=1e-11, atol=1e-11)
 
 
-def test_what_is_drawn_at_random_goes_the_ordinary_way():
+DROPPED = {"dropout": 0.4, "weight_dropout": 0.3}
+LENGTHS = torch.tensor([3, 6, 0, 6])
+RESETS = torch.zeros(6, 4, dtype=torch.bool)
+RESETS[[0, 2, 5, 4], [1, 1, 1, 3]] = True
+# Options of the layer, and what a call is given beside its input.
+FEATURES = {
+    "lengths": ({}, {"lengths": LENGTHS}),
+    "sorted lengths": ({}, {"lengths": torch.tensor([6, 6, 5, 5])}),
+    "resets": ({"initial_state": "learned"}, {"resets": RESETS}),
+    "both": ({"initial_state": "learned"}, {"lengths": LENGTHS, "resets": RESETS}),
+    "all states": ({}, {"return_all": True}),
+    "all states of ragged rows": ({}, {"return_all": True, "lengths": LENGTHS, "resets": RESETS}),
+    "dropout": (DROPPED, {}),
+    "locked dropout": (DROPPED | {"dropout_every": "sequence"}, {}),
+    "all of them": (
+        DROPPED | {"dropout_every": "sequence", "initial_state": "learned", "recompute": True},
+        {"return_all": True, "lengths": LENGTHS, "resets": RESETS},
+    ),
+}
+NOISY = unrolled.zoneout(unrolled.recurrent_dropout(cells.lstm, 0.3), 0.2)
+
+
+def with_features(name, bidirectional, random):
+    """A layer, and how it is called with or without a state."""
+    torch.manual_seed(1)
+    options, given = FEATURES[name]
+    cell = NOISY if random else cells.lstm
+    layer = layer_of(cell, num_layers=2, bidirectional=bidirectional, **options)
+    return layer, given
+
+
+def everything(layer, x, state, given, masks=None):
+    """All outputs, and the gradient of everything that has one."""
+    torch.manual_seed(2)
+    y, last, *every = layer(x, state, masks=masks, **given)
+    outputs = [y, *last, *(part for parts in every for part in parts)]
+    leaves = [x, *(state or ()), *layer.parameters()]
+    weights = [torch.linspace(-1, 1, o.numel(), dtype=DOUBLE).view(o.shape) for o in outputs]
+    loss = sum((o * w).sum() for o, w in zip(outputs, weights, strict=True))
+    return [*outputs, *torch.autograd.grad(loss, leaves, materialize_grads=True, allow_unused=True)]
+
+
+@pytest.mark.parametrize("random", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("name", FEATURES)
+def test_features_go_it_too(name, bidirectional, random, ordinary, monkeypatch):
+    layer, given = with_features(name, bidirectional, random)
+    x = torch.randn(6, 4, 3, dtype=DOUBLE, requires_grad=True)
+    shape = 2 * (1 + bidirectional), 4, 5
+    state = tuple(torch.randn(shape, dtype=DOUBLE, requires_grad=True) for _ in range(2))
+    masks = layer.draw_masks(6, 4)
+    for some in (None, masks):
+        for begin in (None, state):
+            expected = everything(ordinary(layer), x, begin, given, some)
+            with monkeypatch.context() as patch:
+                patch.setattr(layer, "_layer_by_layer", None)
+                found = everything(layer, x, begin, given, some)
+            torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    with torch.no_grad():
+        torch.manual_seed(2)
+        y, _, *_ = layer(x, state, masks=masks, **given)
+    torch.testing.assert_close(y, expected[0], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("name", ["both", "dropout", "all of them"])
+def test_second_derivatives_with_features(name, bidirectional, monkeypatch):
+    monkeypatch.setattr(choice, "_said", {"second"})
+    layer, given = with_features(name, bidirectional, random=True)
+    x = torch.randn(6, 4, 3, dtype=DOUBLE, requires_grad=True)
+    masks = layer.draw_masks(6, 4)
+
+    def outputs(x, *_):
+        y, last, *every = layer(x, masks=masks, **given)
+        return y, *last, *(part for parts in every for part in parts)
+
+    arguments = (x, *layer.parameters())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Unrolled runs a recurrent layer step by step")
+        assert torch.autograd.gradcheck(outputs, arguments, fast_mode=True)
+        assert torch.autograd.gradgradcheck(outputs, arguments, fast_mode=True)
+
+
+def test_one_step_of_rows_some_of_which_have_none():
+    layer = layer_of(cells.lstm)
+    x = torch.randn(1, 4, 3, dtype=DOUBLE)
+    with torch.no_grad():
+        y, (h, c) = layer(x, lengths=[1, 0, 1, 0])
+        alone, _ = layer(x[:, [0, 2]])
+    torch.testing.assert_close(y[:, [0, 2]], alone)
+    for ended in (y, h, c):
+        assert not ended[:, [1, 3]].any()
+
+
+def test_what_is_random_is_drawn_anew_in_training_only():
     layer = Recurrent(unrolled.recurrent_dropout(cells.lstm, 0.5), 3, 5).train()
     x = torch.randn(6, 2, 3)
     assert not torch.equal(layer(x)[0], layer(x)[0])

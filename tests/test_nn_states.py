@@ -7,6 +7,7 @@ import torch
 from unrolled import InputError, cells
 from unrolled.nn import LSTM, Recurrent
 
+pytestmark = pytest.mark.usefixtures("either_way")
 DOUBLE = torch.float64
 CELLS = cells.catalogue()
 LENGTHS = [3, 7, 0, 5]

@@ -302,7 +302,7 @@ def test_copies_and_pickles_stream(by_kernels):
     halved(layer)
     for other in (copied, pickled):
         assert_same(streamed(other, x), expected)
-        assert other._shortcuts[torch.float64] is layer._shortcuts[torch.float64]
+        assert other._way(torch.float64) is layer._way(torch.float64)
 
 
 @torch.no_grad()
@@ -332,7 +332,7 @@ def test_memory_stays_the_same_however_many_steps_and_shapes():
     layer = nn.GRU(3, 5)
     for batch in (*range(40), None):
         layer.step(torch.randn(3) if batch is None else torch.randn(batch, 3))
-    free = layer._shortcuts[torch.float32].desks.free
+    free = layer._way(torch.float32).desks.free
     assert 0 < len(free) <= lending.KINDS
     state = None
     for _ in range(50):

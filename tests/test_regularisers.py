@@ -12,6 +12,7 @@ from unrolled import Cell, EquationError, InputError, cells
 from unrolled.lab import gradient_check
 from unrolled.nn import Recurrent
 
+pytestmark = pytest.mark.usefixtures("either_way")
 T, B, X, H = 7, 3, 4, 5
 MANY = {
     "recurrent dropout": lambda cell: unrolled.recurrent_dropout(cell, 0.4),
@@ -408,7 +409,7 @@ def test_weight_dropout_leaves_diagonals_alone():
     assert not (layer.P_l0.grad == 0).any()
 
 
-def test_locked_dropout_drops_the_same_units_at_all_steps():
+def test_locked_dropout_drops_the_same_units_at_all_steps(long_way):
     layer = layer_of(cells.simple, num_layers=2, dropout=0.5, dropout_every="sequence")
     seen = []
     hook = unrolled.nn.layers.recurrence

@@ -33,6 +33,19 @@ from .fresh import DTYPES
 ROWS = 64  # of one step, at most; more are quicker with packed weights, and on several threads
 
 
+class Beside(NamedTuple):
+    """What a call is given beside its input, states and parameters; no gradient reaches it.
+
+    Attributes:
+        noises: the random values of each direction, shaped as the input; none if it has none.
+        between: for each layer above the first what its input is multiplied by, shaped as that;
+            none if nothing is dropped.
+    """
+
+    noises: Sequence[Tensor] = ()
+    between: Sequence[Tensor] = ()
+
+
 class Stack:
     """Layers, one above the other, of one dtype.
 
@@ -42,12 +55,15 @@ class Stack:
         dtype: float32 or float64.
 
     Attributes:
+        all_states: whether it gives every state at every step, of all layers and directions, and
+            not the output of the last layer only.
         work: about how many multiplications one step of one row of a layer takes, at most.
     """
 
     def __init__(self, directions: list[Direction], width: int, dtype: torch.dtype) -> None:
         self.directions, self.width, self.dtype = directions, width, dtype
         first = directions[0]
+        self.all_states = first.all_states
         self.input_size = first.sizes["I"]
         self.state_sizes = [first.sizes[first.cell.sizes.values[s]] for s in first.cell.states]
         self.families_each = len(first.families)
@@ -103,21 +119,32 @@ class Desk:
 
     Args:
         stack: the layers.
-        shape: of the input, (T, B, I), or (T, I) for one sequence; of one step without T.
-        one_step: whether it is one step.
+        shape: of the input, (T, B, I), or (T, I) for one sequence; of one step without T; of ragged
+            rows (rows of all steps, I).
+        how: whether it is one step; of ragged rows, their steps.
         threads: how many there are for it, from 1 on.
     """
 
-    def __init__(self, stack: Stack, shape: torch.Size, one_step: bool, threads: int) -> None:
+    def __init__(self, stack: Stack, shape: torch.Size, how: bool | Steps, threads: int) -> None:
         self.stack, self.threads = stack, threads
         rows = shape[:-1]
-        between = rows if one_step else rows[1:]  # of a state
-        self.length = 1 if one_step else rows[0]
-        self.batch = between[0] if between else 1
-        self.rows = self.length * self.batch
+        if isinstance(how, Steps):
+            self.steps = how
+            between: tuple[int, ...] = (how.batch,)  # of a state
+        else:
+            between = rows if how else rows[1:]
+            self.steps = Steps.dense(1 if how else rows[0], between[0] if between else 1)
+        self.rows = self.steps.rows
         self.dtype: np.dtype[Any] = DTYPES[stack.dtype]
         size, count = stack.state_sizes[0], len(stack.directions)
         self.output = self._empty(*rows, stack.width * size)
+        # What kernels write at every step: every state of all directions, or the output.
+        self.emitted = (
+            [self._empty(count, *rows, size) for size in stack.state_sizes]
+            if stack.all_states
+            else [self.output]
+        )
+        self.emitted_spans = [part.nbytes // count for part in self.emitted]
         self.states = [self._empty(count, *between, size) for size in stack.state_sizes]
         self.nothing = [0] * len(self.states)
         self.spans = [part.nbytes // count for part in self.states]
@@ -127,10 +154,15 @@ class Desk:
         self.inner_at = self.inner.data_ptr()
         self.halves = [self._empty(*rows, size) for _ in range(stack.width)]
         self.halves_at = [half.data_ptr() for half in self.halves]
+        # The gradients of every state of one direction, side by side.
+        self.sides = [
+            self._empty(*rows, sum(stack.state_sizes))
+            for _ in range(stack.width * stack.all_states)
+        ]
         # What is kept for the backward pass: outputs of layers below the last, then what each
         # direction keeps, which begins at these places.
         ends = accumulate(
-            (self.length * self.batch * direction.widths[-1] for direction in stack.directions),
+            (self.rows * direction.widths[-1] for direction in stack.directions),
             initial=self.inner.numel(),
         )
         *self.kept_from, all_kept = (end * self.dtype.itemsize for end in ends)
@@ -143,7 +175,10 @@ class Desk:
     @property
     def nbytes(self) -> int:
         """The memory that it holds."""
-        own = (self.output, *self.states, self.inner, *self.halves, self.kept, *self.gradients)
+        own = (
+            *(self.output, self.inner, self.kept),
+            *(*self.emitted, *self.states, *self.halves, *self.sides, *self.gradients),
+        )
         tables = (one.table for passes in self._passes.values() for one in passes)
         return sum(part.nbytes for part in own) + sum(table.nbytes for table in tables)
 
@@ -161,10 +196,10 @@ class Desk:
 
     def _pass(self, direction: Direction, kind: str) -> _Pass:
         program: Program = getattr(direction, kind)
-        steps = Steps.dense(self.length, self.batch)
         function: LiveText | WholeText
         kernel, shareable, work = None, False, 0
-        if kind == "inference" and self.length == 1 and self.rows <= ROWS:
+        steps = self.steps
+        if kind == "inference" and steps.length == 1 and steps.rows == steps.batch <= ROWS:
             live = live_kernel_for(program, self.dtype)
             function, call = live.function, live.call
         else:
@@ -172,48 +207,61 @@ class Desk:
             function, call, shareable = kernel.whole, kernel.call_whole, kernel.layout.shareable
             work = kernel.layout.work_of_a_row(direction.sizes)
         threads = max(1, self.threads // self.stack.width) if kernel else 1
-        sharing = share_out(steps, work, shareable, threads)
+        sharing = share_out(self.steps, work, shareable, threads)
         table = Table(
-            function, Extent(direction.sizes, steps, sharing, self.dtype), direction.reverse
+            function, Extent(direction.sizes, self.steps, sharing, self.dtype), direction.reverse
         )
         write = Struct(f"{len(function.pointers)}q").pack_into
         alone = self.threads == 1 or table.threads * self.stack.width == 1
         return _Pass(write, table.numbers, call, table.address, table, None if alone else kernel)
 
     def forward(
-        self, x: Tensor, states: Sequence[Tensor], families: Sequence[Tensor], keep: bool
-    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        self,
+        x: Tensor,
+        states: Sequence[Tensor],
+        families: Sequence[Tensor],
+        beside: Beside,
+        keep: bool,
+    ) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
         """All layers. Each line is paid for at each call, hence their plainness.
 
         Args:
             x: the input.
             states: the initial states of all layers and directions, or none.
             families: the families of all layers and directions.
+            beside: what else the call is given.
             keep: whether `backward` will follow.
 
         Returns:
-            The output, the last states and, with `keep`, what `backward` needs.
+            The output, or every state; the last states and, with `keep`, what `backward` needs.
         """
-        width, each = self.stack.width, self.stack.families_each
+        width, each, every = self.stack.width, self.stack.families_each, self.stack.all_states
         x, given_at = x.contiguous(), self.nothing
         if states:
             states = [part.contiguous() for part in states]
             given_at = [part.data_ptr() for part in states]
+        noises_at = [noise.data_ptr() for noise in beside.noises]
         new = self.new
-        y, last = new(self.output), [new(like) for like in self.states]
+        emitted, last = [new(like) for like in self.emitted], [new(like) for like in self.states]
         kept = new(self.kept) if keep else None
         inner_at = self.inner_at if kept is None else kept.data_ptr()
+        emitted_at = [part.data_ptr() for part in emitted]
         last_at = [part.data_ptr() for part in last]
         families_at = [family.data_ptr() for family in families]
         below = x.data_ptr()
         passes = self.passes("training" if keep else "inference")
         for number, (write, numbers, call, address, _, kernel) in enumerate(passes):
             layer, side = divmod(number, width)
-            above = y.data_ptr() if layer == self.top else inner_at + layer * self.output.nbytes
+            is_top = layer == self.top
+            above = emitted_at[0] if is_top else inner_at + layer * self.output.nbytes
+            if every:
+                out_at = _of(number, emitted_at, self.emitted_spans)
+            else:
+                out_at = [above if width == 1 else self.halves_at[side]]
             write(
-                numbers, 8 * FIRST, below, above if width == 1 else self.halves_at[side],
+                numbers, 8 * FIRST, below, *noises_at[number : number + 1], *out_at,
                 *((inner_at + self.kept_from[number],) if keep else ()),
-                *self._of(number, given_at), *self._of(number, last_at),
+                *_of(number, given_at, self.spans), *_of(number, last_at, self.spans),
                 *families_at[number * each : (number + 1) * each],
             )  # fmt: skip
             if kernel is None:
@@ -222,23 +270,24 @@ class Desk:
             if side == width - 1:
                 if kernel is not None:
                     self._together(passes[number - side : number + 1])
-                if width > 1:
-                    out = y if layer == self.top else self._inner(kept, layer)
-                    torch.cat(self.halves, -1, out=out)
+                if every:
+                    if not is_top:
+                        parts = [*emitted[0][layer * width : (layer + 1) * width]]
+                        torch.cat(parts, -1, out=self._inner(kept, layer))
+                elif width > 1:
+                    torch.cat(
+                        self.halves, -1, out=emitted[0] if is_top else self._inner(kept, layer)
+                    )
+                if beside.between and not is_top:
+                    self._inner(kept, layer).mul_(beside.between[layer])
                 below = above
-        return y, last, kept
+        return emitted, last, kept
 
     def _together(self, passes: Sequence[_Pass]) -> None:
         """All directions of a layer, by a team of threads."""
         kernel = passes[0].kernel
         assert kernel is not None
         kernel.run_whole([one.table for one in passes], self.threads)
-
-    def _of(self, number: int, states_at: list[int]) -> list[int]:
-        """Where the states of one direction lie, given where those of all do; 0: nowhere."""
-        if number == 0:
-            return states_at
-        return [at and at + number * span for at, span in zip(states_at, self.spans)]  # noqa: B905
 
     def _inner(self, kept: Tensor | None, layer: int) -> Tensor:
         """Where a layer below the last leaves its output."""
@@ -251,7 +300,8 @@ class Desk:
         x: Tensor,
         kept: Tensor,
         families: Sequence[Tensor],
-        dy: Tensor | None,
+        beside: Beside,
+        demitted: Sequence[Tensor | None],
         dlast: Sequence[Tensor | None],
         wants_x: bool,
         wants_states: bool,
@@ -263,7 +313,8 @@ class Desk:
             x: the input.
             kept: what `forward` kept.
             families: the families of all layers and directions.
-            dy: the gradient of the output; None: zero.
+            beside: what else the call was given.
+            demitted: the gradient of the output, or of every state; None: zero.
             dlast: the gradients of the last states; None: zero.
             wants_x: whether the gradient of the input is wanted.
             wants_states: whether those of the initial states are.
@@ -274,9 +325,13 @@ class Desk:
         """
         stack, width, each = self.stack, self.stack.width, self.stack.families_each
         x = x.contiguous()
-        above = torch.zeros_like(self.output) if dy is None else dy.resolve_neg().contiguous()
+        above: Tensor | None = None  # the gradient of what a layer gives to the one above, or out
+        if not stack.all_states:
+            (dy,) = demitted
+            above = torch.zeros_like(self.output) if dy is None else dy.resolve_neg().contiguous()
         ends = [None if end is None else end.resolve_neg().contiguous() for end in dlast]
         ends_at = [0 if end is None else end.data_ptr() for end in ends]
+        noises_at = [noise.data_ptr() for noise in beside.noises]
         new = self.new
         begun = [new(like) for like in self.states] if wants_states else self.gradients
         begun_at = [part.data_ptr() for part in begun]
@@ -287,9 +342,7 @@ class Desk:
         dx: Tensor | None = None
         for layer in range(self.top, -1, -1):
             below = x.data_ptr() if layer == 0 else kept_at + (layer - 1) * self.output.nbytes
-            if width > 1:
-                for half, part in zip(self.halves, above.chunk(width, -1)):  # noqa: B905 - two
-                    half.copy_(part)
+            above_at = self._above(layer, above, demitted)
             sides = []
             for side in range(width):
                 number = layer * width + side
@@ -298,10 +351,10 @@ class Desk:
                 write, numbers, call, address, _, kernel = passes[number]
                 here = slice(number * each, (number + 1) * each)
                 write(
-                    numbers, 8 * FIRST, below, kept_at + self.kept_from[number],
-                    above.data_ptr() if width == 1 else self.halves_at[side],
+                    numbers, 8 * FIRST, below, *noises_at[number : number + 1],
+                    kept_at + self.kept_from[number], above_at[side],
                     sides[side].data_ptr() if sides else 0,
-                    *self._of(number, ends_at), *self._of(number, begun_at),
+                    *_of(number, ends_at, self.spans), *_of(number, begun_at, self.spans),
                     *families_at[here], *dfamilies_at[here],
                 )  # fmt: skip
                 if kernel is None:
@@ -311,4 +364,36 @@ class Desk:
                 self._together(passes[layer * width : (layer + 1) * width])
             if sides:
                 dx = above = sides[0] if width == 1 else sides[0].add_(sides[1])
+                if layer and beside.between:
+                    above.mul_(beside.between[layer - 1])
         return dx if wants_x else None, begun, dfamilies
+
+    def _above(
+        self, layer: int, above: Tensor | None, demitted: Sequence[Tensor | None]
+    ) -> list[int]:
+        """Where the gradient of what each direction of a layer gives lies."""
+        width = self.stack.width
+        if not self.stack.all_states:
+            assert above is not None
+            if width == 1:
+                return [above.data_ptr()]
+            for half, part in zip(self.halves, above.chunk(width, -1)):  # noqa: B905 - two
+                half.copy_(part)
+            return self.halves_at
+        for side, out in enumerate(self.sides):
+            parts = torch.split(out, self.stack.state_sizes, -1)
+            for part, gradient in zip(parts, demitted, strict=True):
+                if gradient is None:
+                    part.zero_()
+                else:
+                    part.copy_(gradient[layer * width + side])
+            if above is not None:
+                parts[0].add_(above.chunk(width, -1)[side])
+        return [side.data_ptr() for side in self.sides]
+
+
+def _of(number: int, all_at: list[int], spans: list[int]) -> list[int]:
+    """Where the part of one direction lies, given where those of all do; 0: nowhere."""
+    if number == 0:
+        return all_at
+    return [at and at + number * span for at, span in zip(all_at, spans)]  # noqa: B905 - equal

@@ -182,7 +182,9 @@ def forward(
         `backward` needs: its rows are those that take part.
     """
     first = directions[0]
-    rows = [rows_of(x, given[0].states[0], counts, resets, one.reverse) for one in directions]
+    rows = [
+        rows_of(x, given[0].states[0].shape[0], counts, resets, one.reverse) for one in directions
+    ]
     results = _run(
         directions,
         first.training if keep else first.inference,
@@ -232,7 +234,9 @@ def backward(
     wanted = first.families if gradient_of_parameters else ()
     if gradient_of_input:
         wanted = (*wanted, *first.adjoint.outputs[0])
-    rows = [rows_of(x, gradients[0][1][0], counts, resets, one.reverse) for one in directions]
+    rows = [
+        rows_of(x, gradients[0][1][0].shape[0], counts, resets, one.reverse) for one in directions
+    ]
     inputs = []
     for r, one, saved, (demitted, _) in zip(rows, given, kept, gradients, strict=True):
         # The gradients of all emitted states are one group of inputs, side by side.
@@ -307,7 +311,7 @@ def forward_eager(
             direction.reverse,
         )
         return [*found, *last]
-    rows = rows_of(x, states[0], counts, resets, direction.reverse)
+    rows = rows_of(x, states[0].shape[0], counts, resets, direction.reverse)
     initial = rows.entered(states, anew)
     found, last = unroll(_inputs(rows, x, noise), initial, rows.steps.active.tolist())
     return [*map(rows.padded, found), *rows.left(last)]

@@ -1,6 +1,7 @@
 """All that a call of recurrent layers draws at random, apart from the call."""
 
 from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -8,7 +9,32 @@ from ..cell import Cell
 from ..errors import InputError
 from ..language.equations import Every
 from .direction import Direction
-from .masks import Masks, draw_masks, dropout_mask, fitting
+from .masks import (
+    Masks,
+    draw_masks,
+    dropout_mask,
+    fitting,
+    mask_between,
+    mask_drawn_between,
+    noise_of,
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is random in a call.
+
+    Attributes:
+        noises: the random values of each direction, shaped as the input; none if it has none.
+        between: for each layer above the first what its input is multiplied by; none if nothing is
+            dropped there.
+        families: of each direction the families, some entries of which are dropped; none if all
+            are as they are.
+    """
+
+    noises: list[Tensor]
+    between: list[Tensor]
+    families: list[Sequence[Tensor]]
 
 
 class Drawing(nn.Module):
@@ -21,6 +47,7 @@ class Drawing(nn.Module):
     bidirectional: bool
     _directions: list[Direction]
     _random: list[Direction]
+    _draws: bool
     _names: list[list[str]]
     _state_sizes: list[int]
 
@@ -33,18 +60,62 @@ class Drawing(nn.Module):
         """The families that lose entries to weight dropout."""
         return frozenset()
 
+    def _drawn(
+        self, x: Tensor, batch: int, counts: Tensor | None, masks: Sequence[Masks] | None
+    ) -> Drawn:
+        """What is random in a call, as given or drawn in training; elsewhere nothing is.
+
+        Args:
+            x: what the first layer reads, (T, B, I), or (rows of all steps, I) of a packed
+                sequence.
+            batch: B.
+            counts: of a packed sequence (T,), how many rows take part at each step.
+            masks: as `draw_masks` gives them; None to draw them.
+
+        Raises:
+            InputError: if one does not fit.
+        """
+        if masks is not None:
+            self._check_masks(masks)
+        drawn = Drawn([], [], [])
+        if masks is None and not (self.training and self._random_in_training):
+            return drawn
+        directions = 1 + self.bidirectional
+        for number in range(len(self._names)):
+            mask = None if masks is None else masks[number]
+            if self.dropout and number >= directions and number % directions == 0:
+                # Both directions have the same.
+                drawn.between.append(self._between(x, counts, mask))
+            if self._draws:
+                noise = mask or draw_masks(self._random[number], x, tuple(x.shape[:-1]), batch)
+                drawn.noises.append(noise_of(self._random[number], noise, x, counts))
+            if self._families_dropped:
+                drawn.families.append(self._families_used(number, mask))
+        return drawn
+
+    @property
+    def _random_in_training(self) -> bool:
+        """Whether a call in training may draw something."""
+        return self._draws or self.dropout > 0 or self.weight_dropout > 0
+
+    def _between(self, x: Tensor, counts: Tensor | None, masks: Masks | None) -> Tensor:
+        """What a layer above the first reads is multiplied by."""
+        width = self._state_sizes[0] * (1 + self.bidirectional)
+        if masks is None:
+            return mask_drawn_between(x, width, self.dropout, self.dropout_every, counts)
+        return mask_between(x, width, self._input, masks[self._input])
+
     def _families_used(self, number: int, masks: Masks | None) -> Sequence[Tensor]:
-        """The families as a call uses them; with weight dropout, what is left of them."""
-        found, chosen = self._families(number), self._families_dropped
-        if not chosen or not (self.training or masks):
-            return found
+        """The families of one direction without the entries that weight dropout drops."""
         return [
             stacked
-            if family not in chosen
+            if family not in self._families_dropped
             else stacked * dropout_mask(self.weight_dropout, stacked, stacked.shape)
             if masks is None
             else stacked * fitting(family, masks[family], tuple(stacked.shape), stacked)
-            for family, stacked in zip(self._directions[number].families, found, strict=True)
+            for family, stacked in zip(
+                self._directions[number].families, self._families(number), strict=True
+            )
         ]
 
     def draw_masks(self, length: int, batch: int) -> list[Masks]:

@@ -25,11 +25,13 @@ from .checks import (
     states_of,
 )
 from .choice import check_name
+from .desk import Beside
 from .direction import Direction, Given, direction_of
-from .drawing import Drawing
+from .drawing import Drawing, Drawn
 from .fresh import DTYPES
-from .masks import Masks, draw_masks, dropped, masked, noise_of
+from .masks import Masks
 from .operator import recurrence
+from .rows import rows_of_all
 from .short import Shortcut, shortcut_of, watched
 from .trace import LayerTrace, network_of, trace_of
 
@@ -112,7 +114,7 @@ class Layers(Drawing):
         self._random = self._made(self.cell, name) if self._draws else []
         self._served = name in ("auto", "cpu")
         self._streams = not (self.bidirectional or reads_step_number(self.cell))
-        self._shortcuts: dict[torch.dtype, Shortcut] = {}
+        self._shortcuts: dict[tuple[torch.dtype, bool, bool], Shortcut] = {}
 
     def _made(self, cell: Cell, backend: str) -> list[Direction]:
         """All directions of all layers, of one cell."""
@@ -206,8 +208,9 @@ class Layers(Drawing):
             x = x.transpose(0, 1)
         counts = None if lengths is None else counts_of(lengths, x.shape[1])
         begins = None if resets is None else begins_of(resets, x, alone, self.batch_first)
-        initial = self._initial(state, x, x.shape[1], alone)
-        y, last, *all_states = self._run(x, initial, counts, begins, masks, return_all)
+        batch = x.shape[1]
+        given = self._states_given(state, batch, alone)
+        y, last, *all_states = self._run(x, given, batch, counts, begins, masks, return_all)
         if alone:
             y, last = y.squeeze(1), [part.squeeze(1) for part in last]
             all_states = [[part.squeeze(2) for part in parts] for parts in all_states]
@@ -250,7 +253,8 @@ class Layers(Drawing):
         check_one_step(x, self.input_size)
         alone = x.dim() == 1
         x = x.reshape(1, -1, self.input_size)
-        y, last = self._run(x, self._initial(state, x, x.shape[1], alone), None)
+        batch = x.shape[1]
+        y, last = self._run(x, self._states_given(state, batch, alone), batch, None)
         if alone:
             return y[0, 0], _as_state([part.squeeze(1) for part in last])
         return y[0], _as_state(last)
@@ -258,7 +262,7 @@ class Layers(Drawing):
     @property
     def _drawing(self) -> bool:
         """Whether a call may draw something at random."""
-        return self.training and (self._draws or self.dropout > 0 or self.weight_dropout > 0)
+        return self.training and self._random_in_training
 
     def _shortly(
         self, x: Tensor, state: State | None, one_step: bool = False
@@ -266,24 +270,27 @@ class Layers(Drawing):
         """The short way; None if this call cannot go it, or something is amiss."""
         if not self._served or type(x) is not Tensor or self._drawing or watched():
             return None
-        way = self._shortcuts.get(x.dtype) or self._shortcut(x.dtype)
+        way = self._way(x.dtype)
         if way is None:
             return None
         if state is None and self._learned(0) is not None:
             state = self._learned_state(x, x.shape[:-1] if one_step else x.shape[1:-1])
         return way(self, x, state, one_step)
 
-    def _shortcut(self, dtype: torch.dtype) -> Shortcut | None:
+    def _way(
+        self, dtype: torch.dtype, noisy: bool = False, all_states: bool = False
+    ) -> Shortcut | None:
         """The short way for a dtype; None if no kernel serves it."""
-        if dtype not in DTYPES:
-            return None
-        cell, names = self._stored
-        letters = cell.sizes.letters
-        numbers = tuple(tuple(sizes[letter] for letter in letters) for sizes in self._sizes)
-        self._shortcuts[dtype] = shortcut_of(
-            cell.text, numbers, names, self.bidirectional, self.backend, self.recompute, dtype
-        )
-        return self._shortcuts[dtype]
+        key = dtype, noisy, all_states
+        if key not in self._shortcuts and dtype in DTYPES:
+            cell, names = self._stored
+            letters = cell.sizes.letters
+            numbers = tuple(tuple(sizes[letter] for letter in letters) for sizes in self._sizes)
+            self._shortcuts[key] = shortcut_of(
+                self.cell.text if noisy else cell.text, numbers, names, self.bidirectional,
+                self.backend, self.recompute, all_states, dtype,
+            )  # fmt: skip
+        return self._shortcuts.get(key)
 
     def _learned_state(self, x: Tensor, batch: tuple[int, ...]) -> State:
         """What the first step receives where no state is given; `batch` is () for one sequence."""
@@ -335,12 +342,11 @@ class Layers(Drawing):
         alone = x.dim() == 2
         sequence = x.unsqueeze(1) if alone else x.transpose(0, 1) if self.batch_first else x
         batch, numbers = sequence.shape[1], range(len(self._directions))
-        learned = [self._learned(number) or () for number in numbers]
         trace, y, last = trace_of(
             self.network(),
             sequence,
-            self._initial(state, sequence, batch, alone),
-            list(zip(*learned, strict=True)),
+            self._apart(self._states_given(state, batch, alone), sequence, batch),
+            self._learned_apart(),
             [self._families(number) for number in numbers],
             None if lengths is None else counts_of(lengths, batch),
             None if resets is None else begins_of(resets, sequence, alone, self.batch_first),
@@ -362,7 +368,7 @@ class Layers(Drawing):
         given = self._states_given(state, batch, alone=False)
         if given is not None and order is not None:
             given = [part.index_select(1, order) for part in given]
-        y, last = self._run(data, self._apart(given, data, batch), active)
+        y, last = self._run(data, given, batch, active)
         if order_back is not None:
             last = [part.index_select(1, order_back) for part in last]
         return PackedSequence(y, active, order, order_back), _as_state(last)
@@ -370,45 +376,96 @@ class Layers(Drawing):
     def _run(
         self,
         x: Tensor,
-        initial: list[Sequence[Tensor]],
+        given: list[Tensor] | None,
+        batch: int,
         counts: Tensor | None,
         resets: Tensor | None = None,
         masks: Sequence[Masks] | None = None,
         return_all: bool = False,
     ) -> list[Any]:
-        """Run all layers; `initial` holds for each state one tensor for each direction.
+        """Run all layers; `given` holds the initial states, None if none are given.
 
         Returns the outputs and the last states and, where they are wanted, all states.
         """
-        batch = initial[0][0].shape[0]
-        if masks is not None:
-            self._check_masks(masks)
-        noisy = self._draws and (self.training or masks is not None)
-        running = self._random if noisy else self._directions
+        drawn = self._drawn(x, batch, counts, masks)
+        arguments = x, given, batch, counts, resets, drawn, return_all
+        return self._all_at_once(*arguments) or self._layer_by_layer(*arguments)
+
+    def _all_at_once(
+        self,
+        x: Tensor,
+        given: list[Tensor] | None,
+        batch: int,
+        counts: Tensor | None,
+        resets: Tensor | None,
+        drawn: Drawn,
+        return_all: bool,
+    ) -> list[Any] | None:
+        """The short way, with whatever is given beside the input; None if it cannot be gone."""
+        if not self._served or type(x) is not Tensor or watched():
+            return None
+        way = self._way(x.dtype, len(drawn.noises) > 0, return_all)
+        families = None if way is None else way.families_of(self)
+        if way is None or families is None:
+            return None
+        if drawn.families:
+            families = [family.contiguous() for each in drawn.families for family in each]
+        rows = rows_of_all(x, batch, counts, resets, self.bidirectional)
+        if not way.is_short(rows.steps.rows):
+            return None
+        learned = [torch.stack(list(parts)).unsqueeze(1) for parts in self._learned_apart()]
+        if given is not None:
+            given = rows.entered(given, learned)
+        elif learned:
+            given = [part.expand(-1, rows.steps.batch, -1) for part in learned]
+        beside = Beside(
+            [rows.packed(noise) for noise in drawn.noises],
+            [rows.packed(mask) for mask in drawn.between],
+        )
+        found = way.run(rows.packed(x), rows.how, given or (), families, beside)
+        if found is None:
+            return None
+        if not return_all:
+            y, *last = found
+            return [rows.padded(y), rows.left(last)]
+        count = len(self._state_sizes)
+        every = [rows.all_padded(part) for part in found[:count]]
+        y = torch.cat([*every[0][-1 - self.bidirectional :]], -1)
+        return [y, rows.left(found[count:]), every]
+
+    def _layer_by_layer(
+        self,
+        x: Tensor,
+        given: list[Tensor] | None,
+        batch: int,
+        counts: Tensor | None,
+        resets: Tensor | None,
+        drawn: Drawn,
+        return_all: bool,
+    ) -> list[Any]:
+        """The way of long sequences, and of whatever else is no matter of kernels alone."""
+        initial = self._apart(given, x, batch)
+        running = self._random if drawn.noises else self._directions
         emitted = len(initial) if return_all else 1
         found: list[list[Tensor]] = []
         directions = 1 + self.bidirectional
         for layer in range(self.num_layers):
-            dropping = layer and self.dropout
-            if dropping and self.training and masks is None:
-                x = dropped(x, self.dropout, self.dropout_every, counts)
-            here = range(layer * directions, (layer + 1) * directions)
-            if dropping and masks is not None:  # both directions have the same
-                x = masked(x, self._input, masks[here[0]][self._input])
+            if layer and drawn.between:
+                x = x * drawn.between[layer - 1].to(x.dtype)
             x = x.contiguous()
-            given = []
-            for number in here:
-                direction, noise = running[number], None
-                mask = None if masks is None else masks[number]
-                if noisy:
-                    drawn = mask or draw_masks(direction, x, tuple(x.shape[:-1]), batch)
-                    noise = noise_of(direction, drawn, x, counts)
-                states = [parts[number] for parts in initial]
-                families, anew = self._families_used(number, mask), self._learned(number) or ()
-                given.append(Given(states, families, noise, anew))
+            here = range(layer * directions, (layer + 1) * directions)
+            given_here = [
+                Given(
+                    [parts[number] for parts in initial],
+                    drawn.families[number] if drawn.families else self._families(number),
+                    drawn.noises[number].to(x.dtype) if drawn.noises else None,
+                    self._learned(number) or (),
+                )
+                for number in here
+            ]
             both = [running[number] for number in here]
             both = [one.with_all_states for one in both] if return_all else both
-            found += recurrence(both, x, given, counts, resets)
+            found += recurrence(both, x, given_here, counts, resets)
             outputs = [found[number][0] for number in here]
             x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
         last, every = [one[emitted:] for one in found], [one[:emitted] for one in found]
@@ -416,23 +473,23 @@ class Layers(Drawing):
 
     # what the first step receives
 
-    def _initial(
-        self, state: State | None, x: Tensor, batch: int, alone: bool
-    ) -> list[Sequence[Tensor]]:
-        return self._apart(self._states_given(state, batch, alone), x, batch)
-
     def _apart(self, given: list[Tensor] | None, x: Tensor, batch: int) -> list[Sequence[Tensor]]:
         """For each state one tensor (B, size) for each direction of each layer."""
-        if given is None and self._learned(0) is not None:
-            learned = [self._learned(number) for number in range(len(self._directions))]
-            return [
-                [part.expand(batch, -1) for part in parts] for parts in zip(*learned, strict=True)
-            ]
+        learned = self._learned_apart()
+        if given is None and learned:
+            return [[part.expand(batch, -1) for part in parts] for parts in learned]
         if given is None:
             return [
                 [x.new_zeros(batch, size)] * len(self._directions) for size in self._state_sizes
             ]
         return [part.unbind(0) for part in given]
+
+    def _learned_apart(self) -> list[Sequence[Tensor]]:
+        """For each state what each direction of each layer has learned; none if zeros."""
+        if self._learned(0) is None:
+            return []
+        found = [self._learned(number) or () for number in range(len(self._directions))]
+        return list(zip(*found, strict=True))
 
     def _states_given(self, state: State | None, batch: int, alone: bool) -> list[Tensor] | None:
         count = len(self._directions)

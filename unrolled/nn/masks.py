@@ -52,10 +52,17 @@ def noise_of(direction: Direction, masks: Masks, x: Tensor, counts: Tensor | Non
     return columns[0].contiguous() if len(columns) == 1 else torch.cat(columns, -1)
 
 
-def masked(x: Tensor, name: str, mask: object) -> Tensor:
-    """What a layer reads, (T, B, size), some of it dropped by a mask (B, size) or (T, B, size)."""
+def mask_between(x: Tensor, width: int, name: str, mask: object) -> Tensor:
+    """A given mask (B, size) or (T, B, size) of what a layer of a batch `x` reads, (T, B, width).
+
+    It is given back at every step.
+
+    Raises:
+        InputError: if it does not fit.
+    """
     steps = isinstance(mask, Tensor) and mask.dim() == x.dim()
-    return x * fitting(name, mask, tuple(x.shape) if steps else tuple(x.shape[1:]), x)
+    found = fitting(name, mask, (*(x.shape[:-1] if steps else x.shape[1:-1]), width), x)
+    return found if steps else over_steps(found, x, None)
 
 
 def fitting(name: str, mask: object, shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -88,11 +95,16 @@ def over_steps(mask: Tensor, x: Tensor, counts: Tensor | None) -> Tensor:
     return mask.index_select(0, torch.cat([torch.arange(int(n)) for n in counts]).to(mask.device))
 
 
-def dropped(x: Tensor, p: float, every: str, counts: Tensor | None) -> Tensor:
-    """What a layer reads, some of it dropped: anew at every step, or the same in all of a row."""
-    if every == "step":
-        return F.dropout(x, p, True)  # drops what torch.nn's layers drop
-    return x * over_steps(dropout_mask(p, x, (_batch(x, counts), x.shape[-1])), x, counts)
+def mask_drawn_between(
+    x: Tensor, width: int, p: float, every: str, counts: Tensor | None
+) -> Tensor:
+    """What a layer of a batch `x` reads is multiplied by: drawn at every step, or once for a row.
+
+    Its shape is that of `x`, or (T, B, …) of it, with `width`.
+    """
+    if every == "step":  # drops what torch.nn's layers drop
+        return F.dropout(x.new_ones(*x.shape[:-1], width), p, True)
+    return over_steps(dropout_mask(p, x, (_batch(x, counts), width)), x, counts)
 
 
 def dropout_mask(p: float, like: Tensor, shape: Sequence[int]) -> Tensor:

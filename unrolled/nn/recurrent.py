@@ -89,6 +89,8 @@ class Recurrent(Layers):
         self.weight_dropout = float(weight_dropout)
         self.initial_state = initial_state
         kinds = cell.equations.kinds
+        recurrent = {block.partition(".")[0] for block in cell.recurrent_blocks}
+        self._recurrent_matrices = frozenset(f for f in recurrent if kinds[f] == "matrix")
         self._names = []
         for suffix, direction in zip(self._suffixes, self._directions, strict=True):
             shapes = cell.parameter_shapes(direction.sizes)
@@ -124,11 +126,7 @@ class Recurrent(Layers):
 
     @property
     def _families_dropped(self) -> frozenset[str]:
-        if not self.weight_dropout:
-            return frozenset()
-        kinds = self.cell.equations.kinds
-        recurrent = {block.partition(".")[0] for block in self.cell.recurrent_blocks}
-        return frozenset(family for family in recurrent if kinds[family] == "matrix")
+        return self._recurrent_matrices if self.weight_dropout else frozenset()
 
     def _learned(self, number: int) -> list[Tensor] | None:
         if self.initial_state == "zero":

@@ -1,6 +1,6 @@
 """The rows of a batch that take part at each step, and the way to their packed form and back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -70,21 +70,21 @@ class Rows:
         return rows.reshape(*self.shape, rows.shape[1])
 
     def entered(self, states: Sequence[Tensor], anew: Sequence[Tensor]) -> list[Tensor]:
-        """What each piece begins with: a state (B, size) as given, or (size,) anew."""
+        """What each piece begins with: a state (…, B, size) as given, or (…, 1, size) anew."""
         if self.pieces is None or self.leading:
             return list(states)
         rows, entering = self.pieces.rows, self.pieces.entering[:, None]
         starts = anew or [state.new_zeros(()) for state in states]
         return [
-            torch.where(entering, state.index_select(0, rows), start)
+            torch.where(entering, state.index_select(-2, rows), start)
             for state, start in zip(states, starts, strict=True)
         ]
 
     def left(self, states: Sequence[Tensor]) -> list[Tensor]:
-        """The last states (B, size) of the rows, from those of the pieces."""
+        """The last states (…, B, size) of the rows, from those of the pieces."""
         if self.pieces is None or self.leading:
             return list(states)
-        return [state.index_select(0, self.pieces.leaving) for state in states]
+        return [state.index_select(-2, self.pieces.leaving) for state in states]
 
     def left_backward(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """The gradient of `left`."""
@@ -113,14 +113,84 @@ class Rows:
         return given, [gradient[~entering].sum(0) for gradient in gradients]
 
 
+@dataclass(frozen=True, eq=False)
+class AllRows:
+    """The rows that take part, of both directions of a stack of layers.
+
+    States of all layers and directions are one tensor (layers · directions, B, size); directions
+    differ in which pieces of a row begin and end with its states.
+
+    Attributes:
+        sides: the rows of each direction.
+    """
+
+    sides: Sequence[Rows]
+
+    @property
+    def steps(self) -> Steps:
+        """The rows of each step."""
+        return self.sides[0].steps
+
+    @property
+    def how(self) -> bool | Steps:
+        """The steps of ragged rows, False if all rows take part at all steps."""
+        first = self.sides[0]
+        return first.steps if first.pieces is not None or first.shape is None else False
+
+    def packed(self, given: Tensor) -> Tensor:
+        """As kernels read it: of ragged rows (rows of all steps, size)."""
+        return self.sides[0].packed(given) if self.how else given
+
+    def padded(self, rows: Tensor) -> Tensor:
+        """The output as the input was given."""
+        return self.sides[0].padded(rows) if self.how else rows
+
+    def all_padded(self, every: Tensor) -> Tensor:
+        """The same for a state of all layers and directions."""
+        return torch.stack([self.padded(rows) for rows in every]) if self.how else every
+
+    def entered(self, states: Sequence[Tensor], anew: Sequence[Tensor]) -> list[Tensor]:
+        """See `Rows.entered`."""
+        return self._by_side(states, lambda rows, side, start: rows.entered(side, start), anew)
+
+    def left(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """See `Rows.left`."""
+        return self._by_side(states, lambda rows, side, _: rows.left(side))
+
+    def _by_side(
+        self,
+        states: Sequence[Tensor],
+        change: Callable[[Rows, list[Tensor], list[Tensor]], list[Tensor]],
+        anew: Sequence[Tensor] = (),
+    ) -> list[Tensor]:
+        first, width = self.sides[0], len(self.sides)
+        if first.pieces is None or first.leading:
+            return list(states)
+        changed = [
+            change(
+                rows, [part[side::width] for part in states], [part[side::width] for part in anew]
+            )
+            for side, rows in enumerate(self.sides)
+        ]
+        return [torch.stack(parts, 1).flatten(0, 1) for parts in zip(*changed, strict=True)]
+
+
+def rows_of_all(
+    x: Tensor, batch: int, counts: Tensor | None, resets: Tensor | None, bidirectional: bool
+) -> AllRows:
+    """The rows that take part, of both directions; see `rows_of`."""
+    sides = range(1 + bidirectional)
+    return AllRows([rows_of(x, batch, counts, resets, side == 1) for side in sides])
+
+
 def rows_of(
-    x: Tensor, state: Tensor, counts: Tensor | None, resets: Tensor | None, reverse: bool
+    x: Tensor, batch: int, counts: Tensor | None, resets: Tensor | None, reverse: bool
 ) -> Rows:
     """The rows that take part.
 
     Args:
         x: (T, B, I), or (rows of all steps, I) of a packed sequence.
-        state: an initial state (B, size).
+        batch: B.
         counts: of a packed sequence (T,), how many rows take part at each step; of a padded one
             (B,), how many steps of each row count. None: all.
         resets: (T, B) the rows that start anew before each step of a padded sequence, or None.
@@ -131,8 +201,8 @@ def rows_of(
     """
     if x.dim() == 2:
         assert counts is not None
-        return Rows(Steps(counts.numpy(), state.shape[0]))
-    length, batch = x.shape[:2]
+        return _packed(counts.numpy(force=True).tobytes(), batch)
+    length = x.shape[0]
     if counts is None and resets is None:
         return _dense(length, batch)
     lengths = np.full(batch, length) if counts is None else counts.numpy(force=True)
@@ -157,6 +227,11 @@ def _cut(counts: bytes, length: int, marks: bytes | None) -> Ragged:
     lengths = np.frombuffer(counts, np.int64)
     begins = None if marks is None else np.frombuffer(marks, bool).reshape(length, len(lengths))
     return Ragged.of(lengths, length, begins)
+
+
+@lru_cache(maxsize=4)
+def _packed(counts: bytes, batch: int) -> Rows:
+    return Rows(Steps(np.frombuffer(counts, np.int64), batch))
 
 
 @lru_cache(maxsize=32)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from math import prod
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -20,16 +21,19 @@ from torch.compiler import is_compiling
 from ..backends.cpu import short as whole_passes
 from ..backends.cpu.lending import Lending
 from ..backends.cpu.sharing import worth
+from ..backends.steps import Steps
 from .checks import State
 from .choice import refuse_second_derivative, threads_at_hand
-from .desk import ROWS, Desk, Stack
+from .desk import ROWS, Beside, Desk, Stack
 from .direction import direction_of, forward_eager
 
 _PLAIN = (nn.Parameter, Tensor)
 _KNOWN = 256  # shapes of which is known whether they are short
 
-Place = tuple[torch.Size, bool]  # the shape of the input, and whether it is of one step, without T
-Key = tuple[torch.Size, bool, int]  # a place and the number of threads
+# The shape of the input; whether it is of one step, without T, or the steps of ragged rows.
+Place = tuple[torch.Size, bool | Steps]
+Key = tuple[torch.Size, bool | Steps, int]  # a place and the number of threads
+_NOTHING = Beside()
 
 
 class Shortcut:
@@ -42,6 +46,7 @@ class Shortcut:
         bidirectional: whether every other one reads the sequence from its end.
         backend: as the layer's argument names it.
         recompute: whether the forward pass keeps states only.
+        all_states: whether it gives every state at every step, of all layers and directions.
         dtype: float32 or float64.
     """
 
@@ -53,14 +58,15 @@ class Shortcut:
         bidirectional: bool,
         backend: str,
         recompute: bool,
+        all_states: bool,
         dtype: torch.dtype,
     ) -> None:
-        self._about = text, numbers, names, bidirectional, backend, recompute, dtype
+        self._about = text, numbers, names, bidirectional, backend, recompute, all_states, dtype
         self.backend = backend
         self.dtype = dtype
         width = 1 + bidirectional
         directions = [
-            direction_of(text, sizes, bool(number % width), backend, recompute=recompute)
+            direction_of(text, sizes, bool(number % width), backend, all_states, recompute)
             for number, sizes in enumerate(numbers)
         ]
         self.stack = Stack(directions, width, dtype)
@@ -96,18 +102,19 @@ class Shortcut:
             The output and the last state; None if the kernels cannot do it, or something does not
             fit.
         """
-        place = x.shape, one_step
-        most = self._most.get(place)
-        if most is None:
-            most = self._threads_of_use(place)
-        if most == 0:
+        states = () if state is None else (state,) if isinstance(state, Tensor) else state
+        families = self.families_of(module)
+        if families is None:
             return None
-        key: Key = *place, 1 if most == 1 else min(most, threads_at_hand())
-        dtype, graph = self.dtype, is_grad_enabled()
-        if not x.is_cpu or x.is_neg():
+        found = self.run(x, one_step, states, families)
+        if found is None:
             return None
-        wanted = graph and x.requires_grad
-        parameters, families = module._parameters, []
+        y, *last = found
+        return y, last[0] if len(last) == 1 else tuple(last)
+
+    def families_of(self, module: nn.Module) -> list[Tensor] | None:
+        """The families of all layers and directions; None if kernels cannot read one of them."""
+        dtype, parameters, families = self.dtype, module._parameters, []
         for name, shape in self.families:
             family = parameters.get(name)
             if family is None:
@@ -120,37 +127,68 @@ class Shortcut:
                 or not family.is_contiguous()
             ):
                 return None
-            if graph and family.requires_grad:
-                wanted = True
             families.append(family)
+        return families
+
+    def run(
+        self,
+        x: Tensor,
+        how: bool | Steps,
+        states: Sequence[Tensor],
+        families: Sequence[Tensor],
+        beside: Beside = _NOTHING,
+    ) -> Sequence[Tensor] | None:
+        """Run all layers on families that kernels can read.
+
+        Args:
+            x: the input, of the dtype.
+            how: whether it is one step; of ragged rows, their steps.
+            states: the initial states, (layers · directions, B, size) each; zeros if none.
+            families: of all layers and directions.
+            beside: what else the call is given.
+
+        Returns:
+            The output, or every state at every step, and the last states; None as above.
+        """
+        place = x.shape, how
+        most = self._most.get(place)
+        if most is None:
+            most = self._threads_of_use(place)
+        if most == 0 or not x.is_cpu or x.is_neg():
+            return None
+        key: Key = *place, 1 if most == 1 else min(most, threads_at_hand())
         desk = self.desk(key)
         try:
-            states: list[Tensor] = []
-            if state is not None:
-                given = (state,) if type(state) is Tensor else state
-                if len(given) != len(desk.states):
-                    return None
-                for part, like in zip(given, desk.states):  # noqa: B905 - equal, see above
-                    if (
-                        type(part) is not Tensor
-                        or part.shape != like.shape
-                        or part.dtype is not dtype
-                        or not part.is_cpu
-                        or part.is_neg()
-                    ):
-                        return None
-                    if graph and part.requires_grad:
-                        wanted = True
-                    states.append(part)
+            if states and not self._fit(states, desk):
+                return None
+            wanted = is_grad_enabled() and (
+                x.requires_grad
+                or any(map(_needs_gradient, families))
+                or any(map(_needs_gradient, states))
+            )
             if not wanted:
-                y, last, _ = desk.forward(x, states, families, keep=False)
+                emitted, last, _ = desk.forward(x, states, families, beside, keep=False)
+                return *emitted, *last
         finally:
             self.desks.put_back(key, desk)
-        if wanted:
-            if not self.is_short(desk.rows):
-                return None
-            y, *last = _apply(self, key, len(states), x, *states, *families)
-        return y, last[0] if len(last) == 1 else tuple(last)
+        if not self.is_short(desk.rows):
+            return None
+        return _apply(self, key, len(states), beside, x, *states, *families)
+
+    def _fit(self, states: Sequence[Tensor], desk: Desk) -> bool:
+        """Whether a call can begin with these states."""
+        if len(states) != len(desk.states):
+            return False
+        for part, like in zip(states, desk.states):  # noqa: B905 - equal, see above
+            if (
+                type(part) is not Tensor
+                or part.shape != like.shape
+                or part.dtype is not self.dtype
+                or not part.is_cpu
+                or part.is_neg()
+            ):
+                return False
+        return True
 
     def is_short(self, rows: int) -> bool:
         """Whether so many rows of all steps are quicker in one call a layer."""
@@ -162,16 +200,21 @@ class Shortcut:
 
     def _threads_of_use(self, place: Place) -> int:
         """Of how many threads a call can make use; 0 if it is not short, or no sequence."""
-        shape, one_step = place
-        if len(shape) not in ((1, 2) if one_step else (2, 3)) or shape[-1] != self.stack.input_size:
+        shape, how = place
+        axes = (2,) if isinstance(how, Steps) else (1, 2) if how else (2, 3)
+        if len(shape) not in axes or shape[-1] != self.stack.input_size:
             return 0
         rows = prod(shape[:-1])
+        one_step = how if isinstance(how, bool) else how.length == 1 and how.rows == how.batch
         live = rows <= ROWS and (one_step or shape[0] == 1)
         short = rows > 0 and (live or self.is_short(rows))
         if len(self._most) >= _KNOWN:
             self._most.clear()
         most = worth(rows, self.stack.work, sys.maxsize) if short else 0
         return self._most.setdefault(place, most)
+
+
+_needs_gradient = attrgetter("requires_grad")
 
 
 @cache
@@ -185,35 +228,36 @@ class _Short(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, way: Shortcut, key: Key, count: int, x: Tensor, *rest: Tensor
+        ctx: Any, way: Shortcut, key: Key, count: int, beside: Beside, x: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.about = way, key, count
+        ctx.about = way, key, count, beside
         desk = way.desk(key)
         try:
-            y, last, kept = desk.forward(x, rest[:count], rest[count:], keep=True)
+            emitted, last, kept = desk.forward(x, rest[:count], rest[count:], beside, keep=True)
         finally:
             way.desks.put_back(key, desk)
         ctx.save_for_backward(x, kept, *rest)
-        return y, *last
+        return *emitted, *last
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        way, key, count = ctx.about
+        way, key, count, beside = ctx.about
         x, kept, *rest = ctx.saved_tensors
         if is_grad_enabled() or type(x) is not Tensor or watched():
-            found = _differentiable_gradients(way, key, count, [x, *rest], gradients)
-            return None, None, None, *found
-        wants_x, *wanted = ctx.needs_input_grad[3:]
+            found = _differentiable_gradients(way, key, count, beside, [x, *rest], gradients)
+            return None, None, None, None, *found
+        wants_x, *wanted = ctx.needs_input_grad[4:]
         desk = way.desk(key)
         try:
+            emitted = len(desk.emitted)
             dx, dstates, dfamilies = desk.backward(
-                x, kept, rest[count:], gradients[0], gradients[1:], wants_x, count > 0,
-                wanted[count:],
+                x, kept, rest[count:], beside, gradients[:emitted], gradients[emitted:], wants_x,
+                count > 0, wanted[count:],
             )  # fmt: skip
         finally:
             way.desks.put_back(key, desk)
-        return None, None, None, dx, *dstates[:count], *dfamilies
+        return None, None, None, None, dx, *dstates[:count], *dfamilies
 
 
 # What `Function.apply` does before it is for transforms of torch.func, which do not come this way.
@@ -224,6 +268,7 @@ def _differentiable_gradients(
     way: Shortcut,
     key: Key,
     count: int,
+    beside: Beside,
     tensors: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
@@ -232,7 +277,8 @@ def _differentiable_gradients(
     if graph:
         refuse_second_derivative(way.backend)
     with torch.enable_grad():
-        outputs = _eagerly(way, key, tensors[0], tensors[1 : 1 + count], tensors[1 + count :])
+        x, states, families = tensors[0], tensors[1 : 1 + count], tensors[1 + count :]
+        outputs = _eagerly(way, key, x, states, families, beside)
     pairs = [
         (y, dy) for y, dy in zip(outputs, gradients, strict=True)
         if dy is not None and y.requires_grad
@@ -254,35 +300,58 @@ def _differentiable_gradients(
     return found
 
 
+def _between(rows: tuple[int, ...], how: bool | Steps) -> tuple[int, ...]:
+    """B, of a state; nothing for one sequence."""
+    if isinstance(how, Steps):
+        return (how.batch,)
+    return rows if how else rows[1:]
+
+
 def _eagerly(
-    way: Shortcut, key: Key, x: Tensor, states: Sequence[Tensor], families: Sequence[Tensor]
+    way: Shortcut,
+    key: Key,
+    x: Tensor,
+    states: Sequence[Tensor],
+    families: Sequence[Tensor],
+    beside: Beside,
 ) -> list[Tensor]:
-    """The output and the last states of all layers."""
-    shape, one_step, _ = key
-    rows = shape[:-1]
-    between = rows if one_step else rows[1:]
+    """The output, or every state, and the last states of all layers."""
+    shape, how, _ = key
+    rows, stack, count = shape[:-1], way.stack, len(way.stack.directions)
+    counts = torch.from_numpy(how.active) if isinstance(how, Steps) else None
+    between = _between(rows, how)
     batch = between[0] if between else 1
-    stack, count = way.stack, len(way.stack.directions)
+    inside = rows if isinstance(how, Steps) else (prod(rows) // batch, batch)
     states = [part.reshape(count, batch, -1) for part in states] or [
         x.new_zeros(count, batch, size) for size in stack.state_sizes
     ]
-    y = x.reshape(-1, batch, x.shape[-1])
-    last: list[Sequence[Tensor]] = []
+    y = x.reshape(*inside, x.shape[-1])
+    found: list[list[Tensor]] = []
     start = 0
     for first in range(0, count, stack.width):
-        outputs = []
+        if first and beside.between:
+            mask = beside.between[first // stack.width - 1]
+            y = y * mask.reshape(y.shape)
         for number in range(first, first + stack.width):
             stop = start + stack.families_each
-            output, *ends = forward_eager(
-                stack.directions[number], y, [part[number] for part in states],
-                families[start:stop], None, None, None, (),
+            noise = beside.noises[number].reshape(*inside, -1) if beside.noises else None
+            found.append(
+                forward_eager(
+                    stack.directions[number], y, [part[number] for part in states],
+                    families[start:stop], counts, None, noise, (),
+                )
             )  # fmt: skip
-            outputs.append(output)
-            last.append(ends)
             start = stop
-        y = outputs[0] if stack.width == 1 else torch.cat(outputs, -1)
-    ends = [torch.stack(parts) for parts in zip(*last, strict=True)]
-    return [y.reshape(*rows, -1), *(end.reshape(count, *between, -1) for end in ends)]
+        y = torch.cat([outputs[0] for outputs in found[first:]], -1)
+    if stack.all_states:
+        emitted = len(stack.state_sizes)
+        every = [torch.stack(parts) for parts in zip(*(o[:emitted] for o in found), strict=True)]
+        outputs = [part.reshape(count, *rows, -1) for part in every]
+    else:
+        emitted = 1
+        outputs = [y.reshape(*rows, -1)]
+    last = [torch.stack(parts) for parts in zip(*(o[emitted:] for o in found), strict=True)]
+    return [*outputs, *(end.reshape(count, *between, -1) for end in last)]
 
 
 def watched() -> bool:
