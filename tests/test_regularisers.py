@@ -412,17 +412,17 @@ def test_weight_dropout_leaves_diagonals_alone():
 def test_locked_dropout_drops_the_same_units_at_all_steps(long_way):
     layer = layer_of(cells.simple, num_layers=2, dropout=0.5, dropout_every="sequence")
     seen = []
-    hook = unrolled.nn.layers.recurrence
+    hook = unrolled.nn.ways.recurrence
 
     def spy(direction, x, *rest):
         seen.append(x)
         return hook(direction, x, *rest)
 
-    unrolled.nn.layers.recurrence = spy
+    unrolled.nn.ways.recurrence = spy
     try:
         layer(data(T, B, X))
     finally:
-        unrolled.nn.layers.recurrence = hook
+        unrolled.nn.ways.recurrence = hook
     dropped = seen[1] == 0
     assert torch.equal(dropped.any(0), dropped.all(0))
     assert 0 < dropped.double().mean() < 1

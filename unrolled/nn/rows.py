@@ -180,6 +180,8 @@ def rows_of_all(
 ) -> AllRows:
     """The rows that take part, of both directions; see `rows_of`."""
     sides = range(1 + bidirectional)
+    if x.dim() == 2 and counts is not None:
+        return AllRows([_packed(counts.numpy().tobytes(), batch)] * len(sides))
     return AllRows([rows_of(x, batch, counts, resets, side == 1) for side in sides])
 
 
@@ -201,7 +203,7 @@ def rows_of(
     """
     if x.dim() == 2:
         assert counts is not None
-        return _packed(counts.numpy(force=True).tobytes(), batch)
+        return Rows(Steps(counts.numpy(), batch))
     length = x.shape[0]
     if counts is None and resets is None:
         return _dense(length, batch)
