@@ -3,8 +3,8 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ _PACKAGES = ("torch", "numpy", "numba", "onnxruntime", "jax")
 # Where the system does not tell the sizes of its caches.
 _USUAL = {"L1": 32 << 10, "L2": 512 << 10, "L3": 16 << 20}
 _LARGEST = 1 << 30  # bytes of an array that is read
+_SIDE = 1024  # of the matrices of a large product
+PRODUCT = "product"
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,28 @@ class Machine:
     def measured(cls, repeat: int = 20) -> "Machine":
         """The machine at hand, each figure the best of `repeat` runs."""
         threads = torch.get_num_threads()
-        size = 1024 if repeat > 1 else 128
-        a, b = torch.randn(2, size, size)
-        seconds = _best(lambda: torch.mm(a, b), repeat)
+        size = _SIDE if repeat > 1 else 128
+        seconds = _best(_product(size), repeat)
         return cls(threads, 2 * size**3 / seconds / threads, tuple(_levels(threads, repeat)))
+
+    def probes(self) -> dict[str, Callable[[], object]]:
+        """What a virtual machine reaches changes from minute to minute; these tell, run in turn.
+
+        A product of large matrices, and reading an array that fills half of each cache.
+        """
+        caches = (level for level in self.levels if level.size < _LARGEST)
+        return {PRODUCT: _product(_SIDE), **{one.name: _reading(one.size // 2) for one in caches}}
+
+    def at_the_time(self, seconds: Mapping[str, float]) -> "Machine":
+        """The machine as the probes, name → seconds, have found it."""
+        flops = 2 * _SIDE**3 / seconds[PRODUCT] / self.threads
+        levels = (
+            replace(one, bandwidth=_bytes_read(one.size // 2) / seconds[one.name])
+            if one.name in seconds
+            else one
+            for one in self.levels
+        )
+        return replace(self, flops=flops, levels=tuple(levels))
 
     def products(self, multiplications: float) -> float:
         """The least seconds of large products."""
@@ -169,12 +189,29 @@ def cache_sizes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> di
     return found
 
 
+def _product(size: int) -> Callable[[], object]:
+    a, b = torch.randn(2, size, size)
+    return lambda: torch.mm(a, b)
+
+
 def _bandwidth(size: int, repeat: int) -> float:
     """Bytes a second that a core reads from an array of `size` bytes."""
+    run = _reading(size)
+    run()
+    return _bytes_read(size) / _best(run, repeat)
+
+
+def _reading(size: int) -> Callable[[], object]:
     array = np.ones(size // 64 * 16, np.float32)
-    times = max(1, (8 << 20) // array.nbytes)
-    _read(array, 1)
-    return times * array.nbytes / _best(lambda: _read(array, times), repeat)
+    return lambda: _read(array, _times(size))
+
+
+def _times(size: int) -> int:
+    return max(1, (8 << 20) // size)
+
+
+def _bytes_read(size: int) -> int:
+    return _times(size) * (size // 64 * 64)
 
 
 # Two sums, because one waits for its additions and not for what it reads.

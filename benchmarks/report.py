@@ -35,10 +35,6 @@ class Settings:
     compiled: bool = True
     say: Callable[[str], None] = print
 
-    def machine_now(self) -> Machine:
-        """The machine as it is now: what a virtual one reaches depends on its neighbours."""
-        return self.machine if self.quick else Machine.measured(repeat=5)
-
     def chosen(self, names: Iterable[str]) -> list[str]:
         """Those of the names that are wanted."""
         return [name for name in names if not self.cells or name.lower() in self.cells]

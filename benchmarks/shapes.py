@@ -134,8 +134,9 @@ def _compared(kind: str, shape: Shape, settings: Settings) -> Iterator[dict[str,
     runs = _runs(ours, peer, x, settings.compiled)
     for name in PASSES:
         difference = agreement(runs[name])
-        machine = settings.machine_now()
-        times = settings.turns.time(runs[name])
+        probes = settings.machine.probes()
+        times = settings.turns.time({**runs[name], **probes})
+        machine = settings.machine.at_the_time({who: times.pop(who).median for who in probes})
         limit = shape.limit(machine, KINDS[kind], name == "training")
         yield {
             "cell": kind,
