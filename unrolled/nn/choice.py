@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from ..backends import cpu, reference
 from ..backends.steps import Array, Result, Steps
@@ -72,6 +75,17 @@ def refuse_second_derivative(backend: str) -> None:
     _say(reason)
 
 
+def watched() -> bool:
+    """Whether something must see torch's own operations."""
+    return (
+        is_compiling()
+        or _len_torch_dispatch_stack() > 0
+        or _get_tracing_state() is not None
+        or peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
 def can_look(packed: bool) -> bool:
     """Whether lengths and resets are numbers here, as they are not for compilers and transforms.
 
@@ -81,19 +95,19 @@ def can_look(packed: bool) -> bool:
     Raises:
         BackendError: for a packed sequence inside torch.compile or torch.export.
     """
-    if packed and torch.compiler.is_compiling():
+    if packed and is_compiling():
         raise BackendError(
             "torch.compile(fullgraph=True) and torch.export take packed sequences of layers that a "
             "kernel serves (float32 and float64 on the CPU), and not of those on the eager "
             "backend, where the graph would depend on the lengths. Give a padded tensor with "
             "lengths=… there."
         )
-    return packed or not (torch.compiler.is_compiling() or _inside_transform())
+    return packed or not (is_compiling() or _inside_transform())
 
 
 def can_checkpoint() -> bool:
     """Whether `torch.utils.checkpoint` serves here: not for compilers and transforms."""
-    return torch.is_grad_enabled() and not (torch.compiler.is_compiling() or _inside_transform())
+    return torch.is_grad_enabled() and not (is_compiling() or _inside_transform())
 
 
 def run_kernels(
@@ -158,7 +172,7 @@ def _reason_against_kernels(x: Tensor) -> str | None:
 # A compiler asks once, as it reads the layer, and again where the transforms have changed.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _inside_transform() -> bool:
-    return torch._C._functorch.peek_interpreter_stack() is not None
+    return peek_interpreter_stack() is not None
 
 
 def _kind(tensor: Tensor) -> str:

@@ -12,6 +12,7 @@ from .direction import Direction
 from .masks import (
     Masks,
     draw_masks,
+    draw_noise,
     dropout_mask,
     fitting,
     mask_between,
@@ -60,15 +61,12 @@ class Drawing(nn.Module):
         """The families that lose entries to weight dropout."""
         return frozenset()
 
-    def _drawn(
-        self, x: Tensor, batch: int, counts: Tensor | None, masks: Sequence[Masks] | None
-    ) -> Drawn:
+    def _drawn(self, x: Tensor, counts: Tensor | None, masks: Sequence[Masks] | None) -> Drawn:
         """What is random in a call, as given or drawn in training; elsewhere nothing is.
 
         Args:
             x: what the first layer reads, (T, B, I), or (rows of all steps, I) of a packed
                 sequence.
-            batch: B.
             counts: of a packed sequence (T,), how many rows take part at each step.
             masks: as `draw_masks` gives them; None to draw them.
 
@@ -87,8 +85,12 @@ class Drawing(nn.Module):
                 # Both directions have the same.
                 drawn.between.append(self._between(x, counts, mask))
             if self._draws:
-                noise = mask or draw_masks(self._random[number], x, tuple(x.shape[:-1]), batch)
-                drawn.noises.append(noise_of(self._random[number], noise, x, counts))
+                direction = self._random[number]
+                drawn.noises.append(
+                    draw_noise(direction, x, counts)
+                    if mask is None
+                    else noise_of(direction, mask, x, counts)
+                )
             if self._families_dropped:
                 drawn.families.append(self._families_used(number, mask))
         return drawn
@@ -102,8 +104,11 @@ class Drawing(nn.Module):
         """What a layer above the first reads is multiplied by."""
         width = self._state_sizes[0] * (1 + self.bidirectional)
         if masks is None:
-            return mask_drawn_between(x, width, self.dropout, self.dropout_every, counts)
+            return self._drawn_between(x, width, counts)
         return mask_between(x, width, self._input, masks[self._input])
+
+    def _drawn_between(self, x: Tensor, width: int, counts: Tensor | None) -> Tensor:
+        return mask_drawn_between(x, width, self.dropout, self.dropout_every, counts)
 
     def _families_used(self, number: int, masks: Masks | None) -> Sequence[Tensor]:
         """The families of one direction without the entries that weight dropout drops."""

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..errors import InputError
 from ..language.equations import Draw
+from . import fresh
 from .choice import under_autocast
 from .direction import Direction
+from .source import Source
 
 Masks = Mapping[str, Tensor]  # name of a random value → (B, size), or (T, B, size) of every step
 
@@ -24,11 +25,35 @@ def draw_masks(direction: Direction, like: Tensor, steps: tuple[int, ...], batch
             sequence.
         batch: B.
     """
-    found = {}
+    source, found = Source(like), {}
     for name, draw in direction.cell.draws.items():
         first = steps if draw.every == "step" else (batch,)
-        found[name] = _drawn(draw, like, (*first, _size(direction, name)))
+        found[name] = source.mask(*_odds(draw), (*first, _size(direction, name)))
     return found
+
+
+def draw_noise(direction: Direction, x: Tensor, counts: Tensor | None) -> Tensor:
+    """Draw the random values of a cell, as `noise_of` gives those that `draw_masks` draws.
+
+    Args:
+        direction: of a cell with random values.
+        x: (T, B, I), or (rows of all steps, I) of a packed sequence.
+        counts: of a packed sequence (T,), how many rows take part at each step.
+    """
+    source, steps = Source(x), tuple(x.shape[:-1])
+    if not source.quick:
+        masks = draw_masks(direction, x, steps, _batch(x, counts))
+        return noise_of(direction, masks, x, counts)
+    sizes = [_size(direction, name) for name in direction.cell.draws]
+    noise, column = fresh.empty((*steps, sum(sizes)), x), 0
+    for draw, size in zip(direction.cell.draws.values(), sizes, strict=True):
+        if draw.every == "step":
+            source.write(noise, column, size, *_odds(draw))
+        else:
+            once = source.mask(*_odds(draw), (_batch(x, counts), size))
+            noise[..., column : column + size] = over_steps(once, x, counts)
+        column += size
+    return noise
 
 
 def noise_of(direction: Direction, masks: Masks, x: Tensor, counts: Tensor | None) -> Tensor:
@@ -102,15 +127,14 @@ def mask_drawn_between(
 
     Its shape is that of `x`, or (T, B, …) of it, with `width`.
     """
-    if every == "step":  # drops what torch.nn's layers drop
-        return F.dropout(x.new_ones(*x.shape[:-1], width), p, True)
+    if every == "step":
+        return dropout_mask(p, x, (*x.shape[:-1], width))
     return over_steps(dropout_mask(p, x, (_batch(x, counts), width)), x, counts)
 
 
 def dropout_mask(p: float, like: Tensor, shape: Sequence[int]) -> Tensor:
     """Zero with probability p and 1/(1 − p) otherwise, of `like`'s dtype and on its device."""
-    mask = _ones(1 - p, like, shape)
-    return mask / (1 - p) if p < 1 else mask
+    return Source(like).mask(*_dropping(p), shape)
 
 
 def _batch(x: Tensor, counts: Tensor | None) -> int:
@@ -123,13 +147,10 @@ def _size(direction: Direction, name: str) -> int:
     return direction.sizes[direction.cell.sizes.values[name]]
 
 
-def _drawn(draw: Draw, like: Tensor, shape: Sequence[int]) -> Tensor:
-    if draw.distribution == "bernoulli":
-        return _ones(draw.p, like, shape)
-    return dropout_mask(draw.p, like, shape)
+def _odds(draw: Draw) -> tuple[float, float]:
+    """With which probability a random value is not zero, and what it is then."""
+    return (draw.p, 1.0) if draw.distribution == "bernoulli" else _dropping(draw.p)
 
 
-def _ones(p: float, like: Tensor, shape: Sequence[int]) -> Tensor:
-    """One with probability p and zero otherwise."""
-    # A third of the time of bernoulli_, which costs as much as the kernels of a small layer.
-    return torch.rand(shape, device=like.device).lt_(p).to(like.dtype)
+def _dropping(p: float) -> tuple[float, float]:
+    return 1 - p, 1 / (1 - p) if p < 1 else 1.0

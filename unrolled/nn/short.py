@@ -13,17 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, is_grad_enabled, nn
-from torch._C import _get_tracing_state, _len_torch_dispatch_stack
-from torch._C._functorch import peek_interpreter_stack
-from torch.autograd import forward_ad
-from torch.compiler import is_compiling
 
 from ..backends.cpu import short as whole_passes
 from ..backends.cpu.lending import Lending
 from ..backends.cpu.sharing import worth
 from ..backends.steps import Steps
 from .checks import State
-from .choice import refuse_second_derivative, threads_at_hand
+from .choice import refuse_second_derivative, threads_at_hand, watched
 from .desk import ROWS, Beside, Desk, Stack
 from .direction import direction_of, forward_eager
 
@@ -352,14 +348,3 @@ def _eagerly(
         outputs = [y.reshape(*rows, -1)]
     last = [torch.stack(parts) for parts in zip(*(o[emitted:] for o in found), strict=True)]
     return [*outputs, *(end.reshape(count, *between, -1) for end in last)]
-
-
-def watched() -> bool:
-    """Whether something must see torch's own operations."""
-    return (
-        is_compiling()
-        or _len_torch_dispatch_stack() > 0
-        or _get_tracing_state() is not None
-        or peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-    )

@@ -107,6 +107,10 @@ class _TorchLayers(Layers):
         """The cell's families of biases, from torch's two vectors."""
         return [bias_ih + bias_hh]
 
+    def _drawn_between(self, x: Tensor, width: int, counts: Tensor | None) -> Tensor:
+        # As torch.nn's layers draw it: with the same seed the same is dropped.
+        return nn.functional.dropout(x.new_ones(*x.shape[:-1], width), self.dropout, True)
+
     @property
     def _stored(self) -> tuple[Cell, tuple[tuple[str, ...], ...]]:
         matrices = ["weight_ih", "weight_hh", *(["weight_hr"] if self.proj_size else [])]

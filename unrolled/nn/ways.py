@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..cell import Cell
 from .checks import State
+from .choice import watched
 from .desk import Beside
 from .direction import Direction, Given, direction_of
 from .drawing import Drawing, Drawn
@@ -15,7 +16,7 @@ from .fresh import DTYPES
 from .masks import Masks
 from .operator import recurrence
 from .rows import rows_of_all
-from .short import Shortcut, shortcut_of, watched
+from .short import Shortcut, shortcut_of
 
 
 class Ways(Drawing):
@@ -99,7 +100,7 @@ class Ways(Drawing):
 
         Returns the outputs and the last states and, where they are wanted, all states.
         """
-        drawn = self._drawn(x, batch, counts, masks)
+        drawn = self._drawn(x, counts, masks)
         arguments = x, given, batch, counts, resets, drawn, return_all
         return self._all_at_once(*arguments) or self._layer_by_layer(*arguments)
 

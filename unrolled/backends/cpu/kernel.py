@@ -1,16 +1,14 @@
 """A program's kernel: the file of its functions, and running it on arrays."""
 
 import ctypes
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, lru_cache
 from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numba import cfunc
 
 from ...program import Program
 from ...schedule import schedule
@@ -28,6 +26,7 @@ from . import (
     team,
     vectors,
 )
+from .compilation import compiled
 from .layout import AFTER, BEFORE, LOOP, Layout
 from .plan import Matmul, Plan
 from .short import Pass
@@ -39,9 +38,6 @@ from .whole import WholeText
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"},
                            "cache": True}  # fmt: skip
-OPTIONS_OF_CALLBACKS = {"error_model": "numpy", "fastmath": {"contract"}}
-
-log = logging.getLogger("unrolled")
 
 
 def numpy_matmul(a: Array, b: Array, out: Array) -> None:
@@ -128,7 +124,7 @@ class Kernel:
     @cache  # noqa: B019 - kernels live as long as the process
     def address(self, name: str) -> int:
         """Where the machine code of one of the kernel's functions for a team of threads is."""
-        return compiled(self, f"{name}_team")
+        return self._compiled(f"{name}_team")
 
     @cached_property
     def call_whole(self) -> Callable[[int], None]:
@@ -141,7 +137,7 @@ class Kernel:
     @cached_property
     def address_of_whole(self) -> int:
         """Where the machine code of the function that does a whole pass is."""
-        return compiled(self, self.whole.function)
+        return self._compiled(self.whole.function)
 
     def run_whole(self, tables: Sequence[Table], threads: int) -> None:
         """Do whole passes, one table each.
@@ -158,6 +154,9 @@ class Kernel:
             self.call_whole(tables[0].address)
         else:
             run_together(self.address_of_whole, tables[0].address, threads)
+
+    def _compiled(self, name: str) -> int:
+        return compiled(self.path, name, self.program.name, self.dtype)
 
     # running it
 
@@ -217,49 +216,6 @@ class Kernel:
     def plan(self, sizes: tuple[tuple[str, int], ...]) -> Plan:
         """What to do for given sizes, worked out once."""
         return Plan(self.layout, dict(sizes), self.dtype, self.functions, self)
-
-
-class _File(Protocol):
-    """A kernel whose file has functions that take one address."""
-
-    program: Program
-    dtype: np.dtype[Any]
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-
-    @property
-    def module(self) -> ModuleType:
-        """The file as a module."""
-
-
-_compiled: list[Any] = []  # machine code lives as long as what stands for it in Python
-
-
-def compiled(kernel: _File, name: str) -> int:
-    """The address of the machine code of a function of a kernel's file, which takes an address."""
-    announce(kernel.path, name, kernel.program, kernel.dtype)
-    compile_ = cfunc("void(voidptr)", cache=True, **OPTIONS_OF_CALLBACKS)
-    function = compile_(getattr(kernel.module, name))
-    _compiled.append(function)
-    return int(function.address)
-
-
-def announce(path: Path, name: str, program: Program, dtype: np.dtype[Any]) -> None:
-    """Say that a compilation is about to take a while, unless it has been done before.
-
-    Args:
-        path: of the kernel's file.
-        name: of the function that is about to be compiled.
-        program: what the kernel computes.
-        dtype: float32 or float64.
-    """
-    cached = path.parent / "__pycache__"
-    if not any(cached.glob(f"{path.stem}.{name}-*.nbi")):  # no process has done it yet
-        log.warning(
-            "Unrolled compiles the CPU kernel of %s (%s), once: some seconds.", program.name, dtype
-        )
 
 
 @cache

@@ -11,7 +11,6 @@ import ctypes
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,8 @@ from ...schedule import Product, schedule
 from .. import files
 from ..blocks import lying_together
 from . import vectors
-from .kernel import compiled, foundations
+from .compilation import compiled
+from .kernel import foundations
 from .layout import LOOP, Layout
 from .tables import (
     ALL_ROWS,
@@ -181,14 +181,10 @@ class LiveKernel:
         return files.write(f"{self.program.name}_live_{self.dtype}", self.text, foundations())
 
     @cached_property
-    def module(self) -> ModuleType:
-        """The kernel's file as a module."""
-        return files.load(self.path)
-
-    @cached_property
     def call(self) -> Callable[[int], None]:
         """The compiled function, which takes the address of a table."""
-        return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compiled(self, self.function.function))
+        address = compiled(self.path, self.function.function, self.program.name, self.dtype)
+        return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
 
 @cache

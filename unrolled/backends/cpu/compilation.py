@@ -1,0 +1,42 @@
+"""Compiling a function of a kernel's file, once for all processes, and saying so."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import cfunc
+
+from .. import files
+
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}, "cache": True}
+
+log = logging.getLogger("unrolled")
+_compiled: list[Any] = []  # machine code lives as long as what stands for it in Python
+
+
+def compiled(
+    path: Path, name: str, about: str, dtype: np.dtype[Any], signature: str = "void(voidptr)"
+) -> int:
+    """The address of the machine code of a function of a kernel's file.
+
+    Args:
+        path: of the file.
+        name: of the function.
+        about: what the kernel computes.
+        dtype: float32 or float64.
+        signature: what the function takes; the address of a table by default.
+    """
+    _announce(path, name, about, dtype)
+    function = cfunc(signature, **_OPTIONS)(getattr(files.load(path), name))
+    _compiled.append(function)
+    return int(function.address)
+
+
+def _announce(path: Path, name: str, about: str, dtype: np.dtype[Any]) -> None:
+    """Say that a compilation is about to take a while, unless it has been done before."""
+    cached = path.parent / "__pycache__"
+    if not any(cached.glob(f"{path.stem}.{name}-*.nbi")):  # no process has done it yet
+        log.warning(
+            "Unrolled compiles the CPU kernel of %s (%s), once: some seconds.", about, dtype
+        )
