@@ -1,6 +1,7 @@
 """Truncated BPTT against loops made by hand: step by step, with `detach` where it belongs."""
 
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -360,3 +361,28 @@ def test_a_layer_that_left_a_window_out():
     third.run(layer)
     with pytest.raises(InputError, match=r"before step 2 "):
         second.run(layer)
+
+
+def test_what_is_whole_is_handed_on_as_it_is():
+    layer, chunks = layer_of(), [data(3, 2, X) for _ in range(3)]
+    for number, window in enumerate(tbptt(iter(chunks), 3)):
+        assert window.data is chunks[number]  # neither cut nor copied
+        y = window.run(layer)
+        assert window.new(y) is y
+    for number, window in enumerate(tbptt(data(7, 2, X), 2, 3)):
+        y = window.run(layer)
+        torch.testing.assert_close(window.new(y), y[2 * number - window.start :])
+
+
+def test_chunks_that_are_over_are_let_go():
+    def chunks():
+        for _ in range(4):
+            chunk = data(2, 2, X)
+            alive.append(weakref.ref(chunk))
+            yield chunk
+            del chunk
+
+    alive = []
+    for window in tbptt(chunks(), 2):
+        there = [number for number, chunk in enumerate(alive) if chunk() is not None]
+        assert there == [window.start // 2]

@@ -83,10 +83,9 @@ def _chunks(stream: Stream) -> Iterator[Chunk]:
 
 
 def _windows(steps: "_Steps", k1: int, k2: int, states: "_States") -> Iterator["Window"]:
-    new = 0
+    new, overlap = 0, max(k2 - k1, 0)
     while (stop := min(steps.pulled(new + k1), new + k1)) > new:
-        start = max(0, new + k1 - max(k1, k2))
-        following = max(0, new + 2 * k1 - max(k1, k2))
+        start, following = max(0, new - overlap), max(0, new + k1 - overlap)
         cut = max(0, stop - new - k2)
         yield Window(steps, states, (start, new, stop, following), cut)
         new += k1
@@ -125,6 +124,8 @@ class Window:
             InputError: if it has another number of steps.
         """
         axis = self._axis(tensor)
+        if self._new == self.start:  # all of it, and autograd is spared a node
+            return tensor
         return tensor.narrow(axis, self._new - self.start, self.stop - self._new)
 
     def run(
@@ -193,10 +194,9 @@ class Window:
 
     def _axis(self, tensor: Tensor) -> int:
         """The axis of the steps."""
-        steps = self.stop - self.start
-        axis = self._steps.axis
-        if not isinstance(tensor, Tensor) or tensor.dim() <= axis or tensor.shape[axis] != steps:
-            found = getattr(tensor, "shape", None)
+        steps, axis = self.stop - self.start, self._steps.axis
+        found = tensor.shape if isinstance(tensor, Tensor) else None
+        if found is None or len(found) <= axis or found[axis] != steps:
             raise InputError(
                 f"this window has {steps} steps, along axis {axis}; found "
                 f"{type(tensor).__name__ if found is None else f'a tensor {tuple(found)}'}."
@@ -240,14 +240,15 @@ class _Given:
         self, start: int, stop: int, state: State | None, place: int | None = None
     ) -> tuple[Tensor, State, State | None]:
         """Outputs, the last state and, if `place` is one, the state after so many steps."""
-        steps = stop - start
-        counts = None if self.counts is None else (self.counts - start).clamp(max=steps)
-        counts = counts if counts is None or not start else counts.clamp(min=0)
+        counts = self.counts
+        if counts is not None:
+            counts = (counts - start).clamp(max=stop - start)
+            counts = counts.clamp(min=0) if start else counts
         y, last, *every = self.layer(
-            self.x.narrow(self.axis, start, steps),
+            _cut(self.x, self.axis, start, stop),
             state,
             counts,
-            None if self.resets is None else self.resets.narrow(self.axis, start, steps),
+            None if self.resets is None else _cut(self.resets, self.axis, start, stop),
             return_all=place is not None,
         )
         if place is None:
@@ -262,6 +263,12 @@ class _Given:
         if counts is None:
             return there
         return torch.where((counts >= place).to(there.device)[:, None], there, last)
+
+
+def _cut(tensor: Tensor, axis: int, start: int, stop: int) -> Tensor:
+    """Some steps of a tensor; the tensor itself if that is all."""
+    steps = stop - start
+    return tensor if steps == tensor.shape[axis] else tensor.narrow(axis, start, steps)
 
 
 def _axis_of_steps(layer: Layers, x: Tensor) -> int:
@@ -317,17 +324,21 @@ class _Steps:
         self._tensors: tuple[Tensor, ...] = ()
         self._count: int | None = None  # tensors in the tuples that come; 0: tensors, no tuples
         self._first = 0
+        self._needed = 0
         self._end = 0
 
     def pulled(self, wanted: int) -> int:
         """Draw chunks until so many steps have come, if there are so many; how many have."""
-        drawn = []
+        if self._end >= wanted:
+            return self._end
+        drawn, left = [], self._end - self._needed
         while self._end < wanted and (chunk := next(self._chunks, None)) is not None:
             parts = self._parts(chunk)
             self._end += parts[0].shape[self.axis]
             drawn.append(parts)
         if drawn:
-            several = [self._tensors, *drawn] if self._tensors else drawn
+            several = drawn if left <= 0 else [self._left(left), *drawn]
+            self._first = self._end - sum(parts[0].shape[self.axis] for parts in several)
             self._tensors = (
                 several[0]
                 if len(several) == 1
@@ -335,20 +346,22 @@ class _Steps:
             )
         return self._end
 
-    def between(self, start: int, stop: int) -> Chunk:
-        cut = tuple(
-            tensor.narrow(self.axis, start - self._first, stop - start) for tensor in self._tensors
-        )
-        return cut if self._count else cut[0]
-
-    def drop(self, before: int) -> None:
-        """Forget the steps before a place."""
-        kept = min(before, self._end)
-        self._tensors = tuple(
-            tensor.narrow(self.axis, kept - self._first, self._end - kept)
+    def _left(self, steps: int) -> tuple[Tensor, ...]:
+        """The last steps at hand."""
+        return tuple(
+            _cut(tensor, self.axis, tensor.shape[self.axis] - steps, tensor.shape[self.axis])
             for tensor in self._tensors
         )
-        self._first = kept
+
+    def between(self, start: int, stop: int) -> Chunk:
+        first, axis = self._first, self.axis
+        if not self._count:
+            return _cut(self._tensors[0], axis, start - first, stop - first)
+        return tuple(_cut(tensor, axis, start - first, stop - first) for tensor in self._tensors)
+
+    def drop(self, before: int) -> None:
+        """Say that the steps before a place are not needed any more; new chunks displace them."""
+        self._needed = before
 
     def _parts(self, chunk: Chunk) -> tuple[Tensor, ...]:
         parts = (chunk,) if isinstance(chunk, Tensor) else chunk
