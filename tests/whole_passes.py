@@ -3,7 +3,7 @@
 import numpy as np
 
 from unrolled.backends.cpu import kernel_for
-from unrolled.backends.cpu.sharing import share_out
+from unrolled.backends.cpu.sharing import Sharing, share_out
 from unrolled.backends.cpu.tables import FIRST, Extent, Table
 from unrolled.backends.steps import Result
 
@@ -21,16 +21,22 @@ def run(
     zeros_given=False,
     threads=1,
     work=1_000_000,
+    pipelined=False,
+    run_whole=None,
 ):
     """As `unrolled.backends.reference.run`; `wanted` names outputs and families.
 
     With `zeros_given` the function is given no states, which means zeros. `work` is how much a step
-    of a row is taken to be: a little, and threads do not share its units.
+    of a row is taken to be: a little, and threads do not share its units. With `pipelined` one
+    thread has the loop, and another one what stands outside. `run_whole(kernel, table)` may do the
+    pass in a way of its own.
     """
     dtype = inputs[0].dtype
     kernel = kernel_for(program, dtype)
     text = kernel.whole
     sharing = share_out(steps, work, text.layout.shareable, threads)
+    if pipelined:
+        sharing = Sharing(2, steps.cut_rows(1), 1, pipelined=True)
     extent = Extent(sizes, steps, sharing, dtype)
     table = Table(text, extent, reverse)
     given = dict(zip(text.layout.inputs, inputs, strict=True))
@@ -52,7 +58,10 @@ def run(
     arrays = {**given, **made}
     for place, name in enumerate(text.pointers, FIRST):
         table.numbers[place] = 0 if name in unwanted else arrays[name].ctypes.data
-    kernel.run_whole([table], threads)
+    if run_whole is not None:
+        run_whole(kernel, table)
+    else:
+        kernel.run_whole([table], threads)
     return Result(
         tuple(made[name] for name in text.layout.outputs),
         tuple(made[name] for name in text.layout.states.values()),

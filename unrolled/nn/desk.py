@@ -19,7 +19,7 @@ from torch import Tensor, empty_like
 
 from ..backends.cpu import Kernel, kernel_for, memory
 from ..backends.cpu.live import LiveText, live_kernel_for
-from ..backends.cpu.sharing import share_out
+from ..backends.cpu.sharing import share_out, work_outside
 from ..backends.cpu.tables import FIRST, Extent, Table
 from ..backends.cpu.team import NEXT
 from ..backends.cpu.whole import WholeText
@@ -197,7 +197,7 @@ class Desk:
     def _pass(self, direction: Direction, kind: str) -> _Pass:
         program: Program = getattr(direction, kind)
         function: LiveText | WholeText
-        kernel, shareable, work = None, False, 0
+        kernel, shareable, work, outside = None, False, 0, 0
         steps = self.steps
         if kind == "inference" and steps.length == 1 and steps.rows == steps.batch <= ROWS:
             live = live_kernel_for(program, self.dtype)
@@ -206,10 +206,11 @@ class Desk:
             kernel = kernel_for(program, self.dtype)
             function, call, shareable = kernel.whole, kernel.call_whole, kernel.layout.shareable
             work = kernel.layout.work_of_a_row(direction.sizes)
+            outside = work_outside(kernel.schedule, direction.sizes)
         threads = max(1, self.threads // self.stack.width) if kernel else 1
-        sharing = share_out(self.steps, work, shareable, threads)
+        sharing = share_out(steps, work, shareable, threads, outside)
         table = Table(
-            function, Extent(direction.sizes, self.steps, sharing, self.dtype), direction.reverse
+            function, Extent(direction.sizes, steps, sharing, self.dtype), direction.reverse
         )
         write = Struct(f"{len(function.pointers)}q").pack_into
         alone = self.threads == 1 or table.threads * self.stack.width == 1

@@ -15,11 +15,13 @@ from ...schedule import schedule
 from .. import files
 from ..steps import Array, Result, Steps
 from . import (
+    atomics,
     denormals,
     dots,
     emission,
     functions,
     packing,
+    pipeline,
     products,
     shelf,
     small_products,
@@ -227,8 +229,8 @@ def foundations() -> tuple[str, ...]:
     sources = [
         Path(str(module.__file__)).read_text(encoding="utf-8")
         for module in (
-            *(denormals, dots, emission, functions, packing, products, shelf, small_products),
-            *(team, vectors),
+            *(atomics, denormals, dots, emission, functions, packing, pipeline, products, shelf),
+            *(small_products, team, vectors),
         )
     ]
     return (numba.__version__, llvmlite.__version__, *sources)

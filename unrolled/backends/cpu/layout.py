@@ -22,6 +22,7 @@ from ...schedule import Product, Schedule
 from .vectors import lanes
 
 BEFORE, LOOP, AFTER = range(3)
+GRADIENTS = 3  # of parameters: what follows the sections
 WIDE_GROUP = 4  # vectors of units that one or two rows take at once
 
 

@@ -81,7 +81,7 @@ class LiveText(FunctionText):
         for name, axes in self.axes.items():
             yield f"    {name} = array_at(table[{place[name]}], {written_shape(axes)}, real)"
         yield "    part, first, last, rows = 0, 0, batch, batch"
-        yield "    share, shares = 0, 1"
+        yield "    begin, share, shares = 0, 0, 1"
         yield "    mode = flush_denormals()"
         for state, given in zip(self.layout.states.values(), self.given, strict=True):
             yield f"    if table[{place[given]}] != 0:"
@@ -94,7 +94,7 @@ class LiveText(FunctionText):
 
     def _loop(self) -> Iterator[str]:
         yield from self._both_buffers()
-        yield "for k in range(length):"
+        yield "for k in range(begin, length):"
         yield from self._indented(1, self._changing_places())
         yield "    step = length - 1 - k if reverse else k"
         yield "    base = step * batch"

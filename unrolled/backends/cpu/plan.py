@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import gcd, prod
+from math import gcd
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from . import memory, short
 from .layout import AFTER, BEFORE, Layout
 from .packing import packed_shape
 from .products import TILE_ROWS
-from .sharing import share_out, worth
+from .sharing import share_out, work_outside, worth
 from .shelf import Shelf
 from .short import Pass, WholePasses
 from .tables import Table
@@ -101,6 +101,7 @@ class Plan:
         self.places = block_rows(self.program, self.sizes)
         self.family_shapes = family_shapes(self.program, self.sizes)
         self.work_of_a_row = layout.work_of_a_row(self.sizes)
+        self.work_outside = work_outside(layout.schedule, self.sizes)
         self.arguments = {name: text.arguments for name, text in functions.items()}
         self.numbers = {f"{letter}_size": size for letter, size in self.sizes.items()}
         given = {*layout.inputs, *layout.states.values()}
@@ -127,13 +128,6 @@ class Plan:
             (name, self.sizes[self.program.shapes[total.parameter][0]])
             for total, name in layout.row_sums.items()
         ]
-        self._work_outside = sum(
-            prod(self.sizes[letter] for letter in self.program.shapes[block])
-            for section in (layout.sections[BEFORE], layout.sections[AFTER])
-            for stage in section
-            for product in stage.products
-            for block in product.blocks
-        )
         self._columns: dict[tuple[str, ...], tuple[str, slice]] = {}
         self.infers = not self.program.adjoint and len(self.program.outputs) == 1
         self.outputs = frozenset(value for group in self.program.outputs for value in group)
@@ -150,11 +144,12 @@ class Plan:
         wanted: frozenset[str] | None,
     ) -> list[Result]:
         """Run the kernel over a sequence; the arguments are those of `Kernel.run_together`."""
-        work = self._work_outside + self.work_of_a_row
+        work = self.work_outside + self.work_of_a_row
         threads = worth(len(passes) * steps.rows, work, threads)
         sharing = share_out(
-            steps, self.work_of_a_row, self.layout.shareable, max(1, threads // len(passes))
-        )
+            steps, self.work_of_a_row, self.layout.shareable, max(1, threads // len(passes)),
+            self.work_outside,
+        )  # fmt: skip
         if short.is_short(steps.rows, work):
             return self.whole_passes.run(passes, steps, sharing, threads, wanted)
         # So that all have the same work: three threads and two passes are three parts of each.

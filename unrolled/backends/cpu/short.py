@@ -144,7 +144,7 @@ def _key(steps: Steps, sharing: Sharing, reverse: bool) -> Hashable:
     """What a table depends on: of a ragged batch, on these very steps."""
     dense = steps.rows == steps.length * steps.batch
     rows = (steps.length, steps.batch) if dense else steps
-    return rows, sharing.threads, sharing.shares, reverse
+    return rows, sharing.threads, sharing.shares, sharing.pipelined, reverse
 
 
 def _address(array: Array | None) -> int:

@@ -301,6 +301,15 @@ def add_product(a, b, out):  # type: ignore[no-untyped-def]
 
 
 @njit(**_OPTIONS)
+def sum_product(a, b, out, begins):  # type: ignore[no-untyped-def]
+    """`out += a @ b`, a part of a sum; `out = a @ b` where the sum begins."""
+    if begins:
+        product(a, b, out)
+    else:
+        add_product(a, b, out)
+
+
+@njit(**_OPTIONS)
 def product_turned(a, b, strip, out):  # type: ignore[no-untyped-def]
     """`out = a @ b.T`; rows of all are contiguous.
 

@@ -16,8 +16,22 @@ import numpy as np
 from ...language.sizes import ONE
 from ..steps import Steps
 from . import memory
+from .pipeline import CHUNK
 from .sharing import Sharing
-from .team import ARRAYS, BEHIND, CUTS, INSIDE, MET, NEXT, PARTS, REVERSE, SHARES
+from .team import (
+    ARRAYS,
+    BEHIND,
+    CHUNKS,
+    CUTS,
+    DONE,
+    INSIDE,
+    MET,
+    NEXT,
+    PARTS,
+    REVERSE,
+    SHARES,
+    TASKS,
+)
 
 Axis = str | tuple[str, ...]  # rows, or the sizes of what is side by side
 LENGTH, BATCH, ALL_ROWS, ONE_ROW, THREADS = "length", "batch", "total", "1", "threads"
@@ -103,6 +117,7 @@ class Table:
         self.numbers[FIRST + first :] = [known[name] for name in function.table[first:]]
         self.numbers[PARTS], self.numbers[SHARES] = sharing.parts, sharing.threads
         self.numbers[REVERSE] = int(reverse)
+        self.numbers[CHUNKS] = -(-steps.length // CHUNK) if sharing.pipelined else 0
         self.numbers[CUTS], self.numbers[CUTS + 1] = known["cuts"], len(sharing.cuts)
         self.address = ctypes.addressof(self.numbers)
         self.threads = sharing.threads
@@ -117,6 +132,8 @@ class Table:
         numbers = self.numbers
         numbers[NEXT] = numbers[INSIDE] = numbers[MET] = 0
         numbers[BEHIND] = behind.address if behind else 0
+        if numbers[CHUNKS]:
+            numbers[DONE : DONE + TASKS] = [0] * TASKS
 
 
 def axis_of(name: str, axis: int) -> str:

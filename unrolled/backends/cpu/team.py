@@ -13,37 +13,26 @@ Several calls of a function can be done at once, such as both directions of a la
 where the next one lies, and threads go from the one to the other.
 """
 
-import os
-import platform
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..steps import Array
-from .emission import intrinsic as llvm
+from .atomics import add, pause, read, wait
 
 # The table's first slots. `BEHIND` is the address of the next table, 0 if there is none; `CUTS` is
-# an array, address and length: where the parts begin and end.
-NEXT, PARTS, SHARES, INSIDE, MET, REVERSE, BEHIND, CUTS, _, ARRAYS = range(10)
+# an array, address and length: where the parts begin and end. `CHUNKS` and `DONE`, a slot for each
+# task, are those of `pipeline`.
+NEXT, PARTS, SHARES, INSIDE, MET, REVERSE, BEHIND, CHUNKS, DONE = range(9)
+TASKS = 4
+CUTS = DONE + TASKS
+ARRAYS = CUTS + 2
 
 _CLOSED = 1 << 32  # added to NEXT when the door is closed
 _PATIENCE = 1_000  # pauses for others to come: some 20 µs, which is what waking a thread takes
-_SPINS = 5_000  # pauses before a waiting thread sleeps
-_NAP = 20 if os.name == "posix" else 1  # microseconds, or milliseconds
-_sleep = types.ExternalFunction(
-    *("usleep", types.int32(types.uint32))
-    if os.name == "posix"
-    else ("Sleep", types.void(types.uint32))
-)
-
-
-def _slot(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    slots = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-    return builder.gep(slots, [arguments[1]], inbounds=True)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -54,63 +43,13 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.int64), write
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _add(typing: Any, table: Any, slot: Any, number: Any) -> Any:
-    """Add to a slot as one action; returns what it held."""
-
-    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _slot(context, builder, signature, arguments)
-        return builder.atomic_rmw("add", place, arguments[2], "seq_cst")
-
-    return types.int64(table, types.int64, types.int64), write
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _read(typing: Any, table: Any, slot: Any) -> Any:
-    """What a slot holds now, whoever wrote it."""
-
-    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _slot(context, builder, signature, arguments)
-        return builder.load_atomic(place, "seq_cst", 8)
-
-    return types.int64(table, types.int64), write
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _pause(typing: Any) -> Any:
-    """Tell the core that this is a loop that waits."""
-
-    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if platform.machine() in ("x86_64", "AMD64"):
-            llvm(builder, "llvm.x86.sse2.pause", [], ir.VoidType())
-        elif platform.machine() in ("aarch64", "arm64"):
-            llvm(builder, "llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)], ir.VoidType())
-        return context.get_dummy_value()
-
-    return types.none(), write
-
-
-@njit
-def _wait(table, slot, number):  # type: ignore[no-untyped-def]
-    """Wait until a slot holds this number or a larger one."""
-    spins = 0
-    while _read(table, slot) < number:
-        spins += 1
-        if spins < _SPINS:
-            _pause()
-        else:
-            # There may be fewer cores than threads, or two threads on one core. Those would stay
-            # there for long if they took turns; one that has slept wakes up on an idle core.
-            _sleep(_NAP)
-
-
 @njit
 def next_part(table, part):  # type: ignore[no-untyped-def]
     """The number of a part that nobody else has; of the one part whose units are shared, the next.
 
     The last ones are not parts any more.
     """
-    return part + 1 if table[SHARES] > 1 else _add(table, NEXT, 1)
+    return part + 1 if table[SHARES] > 1 else add(table, NEXT, 1)
 
 
 @njit
@@ -121,30 +60,37 @@ def join(table):  # type: ignore[no-untyped-def]
     """
     if table[SHARES] == 1:
         return 0, 1
-    share = _add(table, NEXT, 1)
+    share = add(table, NEXT, 1)
     if share == 0:
         pauses = 0
-        while pauses < _PATIENCE and _read(table, NEXT) < table[SHARES]:
-            _pause()
+        while pauses < _PATIENCE and read(table, NEXT) < table[SHARES]:
+            pause()
             pauses += 1
-        _add(table, INSIDE, min(_add(table, NEXT, _CLOSED), table[SHARES]))
+        add(table, INSIDE, min(add(table, NEXT, _CLOSED), table[SHARES]))
     elif share < table[SHARES]:
-        _wait(table, INSIDE, 1)
-    return share, _read(table, INSIDE)
+        wait(table, INSIDE, 1)
+    return share, read(table, INSIDE)
 
 
 @njit
 def enter(table):  # type: ignore[no-untyped-def]
-    """As `join`, where everything is shared by shares: of a single one the first has all."""
-    return join(table) if table[SHARES] > 1 else (_add(table, NEXT, 1), 1)
+    """The number of a thread, its share and how many there are, where all is shared by shares.
+
+    Of a single share the first thread has all. So has each thread of a pipeline.
+    """
+    if table[CHUNKS]:
+        thread = add(table, NEXT, 1)
+        return thread, (0 if thread < table[SHARES] else 1), 1
+    share, shares = join(table) if table[SHARES] > 1 else (add(table, NEXT, 1), 1)
+    return share, share, shares
 
 
 @njit
 def meet(table, shares):  # type: ignore[no-untyped-def]
     """Wait until all who share the units are here; what each has written, all see."""
     if shares > 1:
-        before = _add(table, MET, 1)
-        _wait(table, MET, (before // shares + 1) * shares)
+        before = add(table, MET, 1)
+        wait(table, MET, (before // shares + 1) * shares)
 
 
 @njit

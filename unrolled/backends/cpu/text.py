@@ -46,7 +46,7 @@ class FunctionText(UnitText):
         """The function's definition."""
         yield "@njit(**OPTIONS)"
         yield f"def {self.function}("
-        sharing = ("share", "shares", "table") if self.section == LOOP else ()
+        sharing = ("begin", "end", "share", "shares", "table") if self.section == LOOP else ()
         for group in (("part", "first", "last", *sharing, *STEPS), self.letters, self.arrays):
             yield from textwrap.wrap(
                 ", ".join(group) + ",", 96, initial_indent="    ", subsequent_indent="    "
@@ -78,7 +78,7 @@ class FunctionText(UnitText):
         yield f"        cuts = vector_at(table, {CUTS}, np.int64)"
         inside, taken = "", ""
         if self.section == LOOP:
-            inside, taken = "share < shares and ", "share, shares, table, "
+            inside, taken = "share < shares and ", f"0, table[{ARRAYS + 1}], share, shares, table, "
             yield "        share, shares = join(table)"
         yield "        part = next_part(table, -1)"
         yield f"        while {inside}part < table[{PARTS}]:"
@@ -111,7 +111,7 @@ class FunctionText(UnitText):
         first, last = "k", "active.size - 1 - k"
         onwards, back = (last, first) if self.program.adjoint else (first, last)
         yield from self._both_buffers()
-        yield "for k in range(active.size):"
+        yield "for k in range(begin, end):"
         yield from self._indented(1, self._changing_places())
         yield f"    step = {back} if reverse else {onwards}"
         yield "    rows = min(active[step], last) - first"
@@ -121,7 +121,9 @@ class FunctionText(UnitText):
         yield from self._indented(1, self.body)
         # Rows that begin late are given their first state in both buffers, and end with the others.
         late = "not reverse" if self.program.adjoint else "reverse"
-        yield from self._settled(f"active.size if {late} else lengths[row]")
+        if settled := list(self._settled(f"active.size if {late} else lengths[row]")):
+            yield "if end == active.size:"
+            yield from self._indented(1, settled)
 
     def _both_buffers(self) -> Iterator[str]:
         for received, buffer in self.layout.pending.items():
@@ -131,7 +133,7 @@ class FunctionText(UnitText):
     def _changing_places(self) -> Iterator[str]:
         """What a step has made is what the next one reads."""
         if self.layout.pending:
-            yield "if k:"
+            yield "if k > begin:"
         for received, buffer in self.layout.pending.items():
             state = self.layout.states[received]
             yield f"    {state}, {buffer} = {buffer}, {state}"

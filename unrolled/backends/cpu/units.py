@@ -52,9 +52,12 @@ _OFFERED = {
     "dots": ("dots",),
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
     "packing": ("fill",),
+    "pipeline": ("next_task", "rows_of", "turns_of"),
     "products": ("height", "multiply", "multiply_group"),
     "shelf": ("unchanged",),
-    "small_products": ("add_product", "copy", "product", "product_turned", "set_all"),
+    "small_products": (
+        *("add_product", "copy", "product", "product_turned", "set_all", "sum_product"),
+    ),
     "team": (
         *("array_at", "enter", "groups_of", "in_turn", "join", "matrix_at", "meet", "next_part"),
         *("share_of", "table_at", "table_behind", "units_of", "vector_at"),
@@ -72,7 +75,9 @@ _TAKEN = {
         "at",
         "base",
         "before",
+        "begin",
         "cuts",
+        "end",
         "first",
         "group",
         "high",

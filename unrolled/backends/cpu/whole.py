@@ -9,7 +9,8 @@ from call to call.
 
 A team of threads does it together. Of a product outside of the loop each thread has some columns or
 rows of the result, of the work unit by unit some steps; they meet where one needs what another has
-made. No sum depends on how many they are.
+made. Or one of them goes through the loop, and another one does the work before and behind it,
+chunk by chunk of steps (`pipeline`). No sum depends on how many come.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 from ...program import Total
 from ...schedule import Outer, Product
 from ..blocks import lying_together
-from .layout import AFTER, BEFORE, Layout
+from .layout import AFTER, BEFORE, GRADIENTS, LOOP, Layout
 from .packing import PANEL, packed_shape
 from .products import TILE_ROWS
 from .small_products import STRIP
@@ -46,6 +47,7 @@ from .vectors import lanes
 STEPS = ("active", "offset", "lengths")
 UNITS_SHARED = "units_shared"  # whether threads share the units of a step, and not its rows
 MEET = "meet(table, shares)"
+TITLES = ("before the loop", "the loop", "after the loop", "gradients of parameters")  # of tasks
 
 
 class WholeText:
@@ -146,7 +148,7 @@ class WholeText:
         yield f"def {self.function}(address):"
         yield f"    table = table_at(address, {FIRST + len(self.table)})"
         yield "    while table.size:"
-        yield "        share, shares = enter(table)"
+        yield "        thread, share, shares = enter(table)"
         yield "        if share < shares:"
         yield from (f"            {line}" for line in self._names())
         yield "            mode = flush_denormals()"
@@ -172,19 +174,37 @@ class WholeText:
             yield f"{name} = array_at(table[{place[name]}], ({sizes}), real)"
 
     def _body(self) -> Iterator[str]:
-        yield "if share == 0:"
-        yield from (f"    {line}" for line in self._start())
-        yield from self._section(BEFORE)
-        for packed, product in self.packed.items():
-            yield from self._packing(packed, product)
-        yield MEET
-        yield from self._loop()
-        if self.program.adjoint and not self.needs_after:
-            after = list(self._section(AFTER))
-            yield from self._if_any(self.layout.outputs, after) if after else ()
-        else:
-            yield from self._section(AFTER)
-        yield from self._gradients() if self.program.adjoint else ()
+        """Task after task; where there is a pipeline, each comes again for each chunk of steps."""
+        tasks = dict(self._tasks())
+        first, last = min(tasks), max(tasks) + 1
+        yield f"task, chunk = next_task(table, thread, -1, {first}, {last})"
+        yield f"while task < {last}:"
+        yield f"    turn, until = turns_of(table, chunk, {LENGTH})"
+        back, onwards = f"({LENGTH} - until, {LENGTH} - turn)", "(turn, until)"
+        if self.program.adjoint:
+            back, onwards = onwards, back
+        yield f"    step, stop = {back} if reverse else {onwards}"
+        yield "    begin, end = rows_of(step, stop, active, offset)"
+        for task in range(first, last):
+            yield f"    {'if' if task == first else 'elif'} task == {task}:  # {TITLES[task]}"
+            yield from (f"        {line}" for line in tasks.get(task, ["pass"]))
+        yield f"    task, chunk = next_task(table, thread, task, {first}, {last})"
+
+    def _tasks(self) -> Iterator[tuple[int, list[str]]]:
+        """What there is to do: the number of each task and its text."""
+        if before := list(self._section(BEFORE)):
+            yield BEFORE, before
+        yield LOOP, list(self._loop())
+        after = list(self._section(AFTER))
+        gradients = list(self._gradients()) if self.program.adjoint else []
+        if self.needs_after:
+            yield AFTER, [*after, *gradients]
+            return
+        if after:
+            adjoint = self.program.adjoint
+            yield AFTER, list(self._if_any(self.layout.outputs, after)) if adjoint else after
+        if gradients:
+            yield GRADIENTS, gradients
 
     def _start(self) -> Iterator[str]:
         for state, given in self.given.items():
@@ -212,18 +232,24 @@ class WholeText:
                 waits = True
             if f"{word}_{number}" in self.functions:
                 yield from [MEET] if waits else []
-                yield f"first, last = share_of({LENGTH}, share, shares, 1)"
-                yield from self._call(f"{word}_{number}", "share, first, last")
+                yield "first, last = share_of(stop - step, share, shares, 1)"
+                yield from self._call(f"{word}_{number}", "thread, step + first, step + last")
                 waits = True
 
     def _loop(self) -> Iterator[str]:
         """The loop: each thread takes some units of all rows, or some rows."""
+        yield "if turn == 0:"
+        yield "    if share == 0:"
+        yield from (f"        {line}" for line in self._start())
+        for packed, product in self.packed.items():
+            yield from (f"    {line}" for line in self._packing(packed, product))
+        yield f"    {MEET}"
         yield f"if {UNITS_SHARED}:"
         yield "    start, stride, of_units, sharing = 0, 1, share, shares"
         yield "else:"
         yield "    start, stride, of_units, sharing = share, shares, 0, 1"
         yield f"for part in range(start, table[{PARTS}], stride):"
-        taken = "part, cuts[part], cuts[part + 1], of_units, sharing, table"
+        taken = "part, cuts[part], cuts[part + 1], turn, until, of_units, sharing, table"
         yield from (f"    {line}" for line in self._call("loop", taken))
 
     def _call(self, name: str, taken: str) -> Iterator[str]:
@@ -253,22 +279,23 @@ class WholeText:
             strip = f"strip_{len(self.strips)}"
             self.strips[strip] = rows
             a, units = self._columns(product.operands), written_sum(rows)
-            mine = f"{strip}[share * ({units}) : (share + 1) * ({units})]"
+            mine = f"{strip}[thread * ({units}) : (thread + 1) * ({units})]"
             for weights, heights in self._stretches(product.blocks):
                 yield f"first, last = share_of({written_sum(heights)}, share, shares, LANES)"
                 left = written_sum(start)
                 yield (
                     f"product_turned({a}, {weights}[first:last], {mine}, "
-                    f"{out}[0:{ALL_ROWS}, {left} + first : {left} + last])"
+                    f"{out}[begin:end, {left} + first : {left} + last])"
                 )
                 start += heights
             return
-        yield f"first, last = share_of({ALL_ROWS}, share, shares, 1)"
+        yield "first, last = share_of(end - begin, share, shares, 1)"
         before = self.layout.columns_before(slab, position)
-        here = f"{out}[first:last, 0 : {written_sum(columns)}]"
+        rows_here = "begin + first : begin + last"
+        here = f"{out}[{rows_here}, 0 : {written_sum(columns)}]"
         for number, (weights, heights) in enumerate(self._stretches(product.blocks)):
             verb = "add_product" if number else "product"
-            operand = f"{slab}[first:last, {_slice([*before, *start], heights)}]"
+            operand = f"{slab}[{rows_here}, {_slice([*before, *start], heights)}]"
             yield f"{verb}({operand}, {weights}, {here})"
             start += heights
 
@@ -332,11 +359,11 @@ class WholeText:
         return found
 
     def _columns(self, values: tuple[str, ...]) -> str:
-        """Values of all steps, side by side."""
+        """Values of all steps, or of a chunk of them, side by side."""
         slab, position = self._found(values)
         before = self.layout.columns_before(slab, position)
         here = _slice(before, [self.program.sizes[value] for value in values])
-        return f"{slab}[0 : {ALL_ROWS}, {here}]"
+        return f"{slab}[begin:end, {here}]"
 
     # gradients of parameters
 
@@ -357,7 +384,7 @@ class WholeText:
             for block in (block for block in members if block not in started):
                 array, rows = self._place([block], self.totals)
                 place = f"0:1, {rows}" if self._is_vector(family) else rows
-                condition = f"if share == 0 and {self._there(array)}:"
+                condition = f"if turn == 0 and share == 0 and {self._there(array)}:"
                 yield from (condition, f"    set_all({array}[{place}], 0.0)")
 
     def _outer(self, outer: Outer, started: set[str]) -> Iterator[tuple[str, list[str]]]:
@@ -374,14 +401,16 @@ class WholeText:
                 family = blocks[0].split(".")[0]
                 array, above = self.totals[family], written_sum(self._rows_above(blocks))
                 left = written_sum(before)
-                vectors = f"{slab}[0:{ALL_ROWS}, {left} + first : {left} + last].T"
+                vectors = f"{slab}[begin:end, {left} + first : {left} + last].T"
                 here = f"{array}[{above} + first : {above} + last, {width}]"
                 yield (
                     family,
                     [
                         *([MEET] if adds else []),  # shares of these rows were others
                         f"first, last = share_of({written_sum(heights)}, share, shares, 1)",
-                        f"{'add_product' if adds else 'product'}({vectors}, {operand}, {here})",
+                        f"add_product({vectors}, {operand}, {here})"
+                        if adds
+                        else f"sum_product({vectors}, {operand}, {here}, turn == 0)",
                     ],
                 )
                 started.update(blocks)
@@ -391,29 +420,37 @@ class WholeText:
         """Σ vectors, of totals whose vectors and parameters lie side by side."""
         array, above = self.totals[blocks[0].split(".")[0]], written_sum(self._rows_above(blocks))
         heights = self._heights(blocks)
+        here = f"{array}[0:1, {above} + first : {above} + last]"
         if totals[0] in self.layout.row_sums:
-            slab, left, rows = self.layout.row_sums[totals[0]], "0", BATCH
+            vectors = f"{self.layout.row_sums[totals[0]]}[0:{BATCH}, first:last]"
+            verb = "add_product" if adds else "product"
+            product = f"{verb}(ones[0:1, 0:{BATCH}], {vectors}, {here})"
         else:
             slab, position = self._found(tuple(total.factors[0] for total in totals))
-            left, rows = written_sum(self.layout.columns_before(slab, position)), ALL_ROWS
-        vectors = f"{slab}[0:{rows}, {left} + first : {left} + last]"
-        here = f"{array}[0:1, {above} + first : {above} + last]"
+            left = written_sum(self.layout.columns_before(slab, position))
+            vectors = f"{slab}[begin:end, {left} + first : {left} + last]"
+            operands = f"ones[0:1, 0 : end - begin], {vectors}, {here}"
+            product = f"add_product({operands})" if adds else f"sum_product({operands}, turn == 0)"
         lines = [
             *([MEET] if adds else []),
             f"first, last = share_of({written_sum(heights)}, share, shares, LANES)",
-            f"{'add_product' if adds else 'product'}(ones[0:1, 0:{rows}], {vectors}, {here})",
+            product,
         ]
+        if totals[0] in self.layout.row_sums:  # which the loop has added up when it has ended
+            lines = [f"if until == {LENGTH}:", *(f"    {line}" for line in lines)]
         yield from self._if_any([array], lines)
 
     def _sums_together(self) -> list[list[Total]]:
         """Sums in groups whose vectors, and whose parameters, lie side by side.
 
-        A parameter that has a sum already is in a group of its own.
+        A parameter that has a sum already is in a group of its own. What the loop adds up comes
+        last, because it is there at the end of the loop only.
         """
         groups: list[list[Total]] = []
         seen: set[str] = set()
         joins = False
-        for total in self.layout.schedule.sums:
+        in_loop = self.layout.row_sums
+        for total in sorted(self.layout.schedule.sums, key=lambda total: total in in_loop):
             fresh = total.parameter not in seen and total not in self.layout.row_sums
             group = [*groups[-1], total] if groups else [total]
             vectors = tuple(one.factors[0] for one in group)

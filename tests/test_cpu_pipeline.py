@@ -1,0 +1,184 @@
+"""One thread in the loop, another one before and behind it: the same bits, whoever comes when."""
+
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+import whole_passes
+from hypothesis import given, settings
+from own_cells import OWN_CELLS
+from passes import Case, assert_close
+from random_cells import random_cells
+
+from unrolled import cells, layer_norm
+from unrolled.backends import reference
+from unrolled.backends.cpu import kernel_for, sharing
+from unrolled.backends.cpu.pipeline import CHUNK
+from unrolled.backends.cpu.threads import run_together
+from unrolled.backends.steps import Steps
+from unrolled.derivative import differentiate
+
+ALL_CELLS = {**cells.catalogue(), **OWN_CELLS, "normalised": layer_norm(cells.lstm)}
+QUICK = {"lstm", "gru_original", "deep_input", "elementwise"}
+RAGGED = Steps(np.array([3] * 20 + [2] * 25 + [1] * 30), 4)  # the fourth row has no step at all
+SOME = (Steps.dense(2 * CHUNK + 5, 1), RAGGED, Steps.dense(CHUNK, 2), Steps.dense(1, 1))
+
+every_cell = pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, cell in ALL_CELLS.items()
+    ],
+)
+
+
+def drawn(cell, steps, hidden_size):
+    return Case.draw(cell, steps, hidden_size if cell.name == "output" else 5, hidden_size)
+
+
+def assert_same_bits(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+@pytest.mark.usefixtures("threads_for_any_work")
+@every_cell
+def test_both_passes_equal_the_reference(cell):
+    for steps in SOME:
+        case = drawn(cell, steps, 19)
+        for reverse in (False, True):
+            expected = case.both_passes(reference.run, reverse=reverse)
+            alone = case.both_passes(whole_passes.run, reverse=reverse, pipelined=True)
+            assert_close(alone, expected, 1e-11)
+            for _ in range(3):
+                found = case.both_passes(
+                    whole_passes.run, reverse=reverse, pipelined=True, threads=2
+                )
+                assert_same_bits(found, alone)
+
+
+@pytest.mark.usefixtures("threads_for_any_work")
+@pytest.mark.parametrize("name", ["lstm", "deep_input"])
+def test_what_is_computed_again_is_computed_ahead(name):
+    case = drawn(ALL_CELLS[name], Steps.dense(70, 1), 9)
+    expected = case.both_passes(reference.run)
+    found = case.both_passes(whole_passes.run, recompute=True, pipelined=True, threads=2)
+    assert_close(found, expected, 1e-11)
+
+
+@pytest.mark.slow
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(random_cells())
+def test_cells_that_no_one_thought_of(cell):
+    case = Case.draw(cell, RAGGED, 5, 5)
+    expected = case.both_passes(reference.run)
+    found = case.both_passes(whole_passes.run, pipelined=True, threads=2)
+    assert_close(found, expected, 1e-9)
+
+
+@pytest.mark.parametrize("name", ["lstm", "deep_input"])
+def test_what_is_not_wanted_is_not_written_and_changes_nothing(name):
+    case = drawn(ALL_CELLS[name], Steps.dense(50, 1), 8)
+    adjoint = differentiate(case.cell.forward)
+    everything = case.both_passes(whole_passes.run, pipelined=True)
+    families = set(case.parameters)
+    for wanted in (set(), {"W"}, families - {"W"}, families, {"dx"}):
+
+        def run(program, *arguments, wanted=wanted, **options):
+            chosen = frozenset(wanted) if program == adjoint else None
+            return whole_passes.run(program, *arguments, wanted=chosen, **options)
+
+        found = case.both_passes(run, pipelined=True, threads=2)
+        if "dx" not in wanted:
+            del found["dx"]
+        assert_same_bits(found, {name: everything[name] for name in found})
+
+
+def come_late(count, seed):
+    """Does a pass by so many threads that come when they come, if they come at all."""
+    draw = random.Random(seed)
+
+    def run_whole(kernel, table):
+        def come(delay):
+            time.sleep(delay)
+            kernel.call_whole(table.address)
+
+        table.begin()
+        delays = [draw.choice((0, 0, 1e-5, 1e-4, 1e-3)) for _ in range(count)]
+        users = [threading.Thread(target=come, args=(delay,)) for delay in delays]
+        for user in users:
+            user.start()
+        for user in users:
+            user.join(60)
+            assert not user.is_alive()
+
+    return run_whole
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_threads_may_come_late_and_be_too_many(count):
+    case = drawn(cells.gru_original, Steps.dense(300, 1), 40)
+    alone = case.both_passes(whole_passes.run, pipelined=True)
+    for seed in range(20):
+        late = come_late(count, seed)
+        found = case.both_passes(whole_passes.run, pipelined=True, run_whole=late)
+        assert_same_bits(found, alone)
+
+
+@pytest.mark.usefixtures("threads_for_any_work")
+def test_more_threads_than_are_of_use():
+    case = drawn(cells.lstm, Steps.dense(200, 1), 16)
+    alone = case.both_passes(whole_passes.run, pipelined=True)
+
+    def run_whole(kernel, table):
+        table.begin()
+        run_together(kernel.address_of_whole, table.address, 6)
+
+    for _ in range(5):
+        found = case.both_passes(whole_passes.run, pipelined=True, run_whole=run_whole)
+        assert_same_bits(found, alone)
+
+
+@pytest.mark.usefixtures("threads_for_any_work")
+@pytest.mark.parametrize("threads", ["4", "5"])
+def test_both_directions_of_a_layer(threads, monkeypatch):
+    """Two tables, one behind the other, with two threads each."""
+    torch = pytest.importorskip("torch")
+    from unrolled import nn
+
+    monkeypatch.setattr(sharing, "PIPELINE_WORK", 1)
+    monkeypatch.setattr(sharing, "SHARED_WORK", 10**9)
+    layer = nn.GRU(9, 16, num_layers=2, bidirectional=True, dtype=torch.float64)
+    x = torch.randn(150, 1, 9, dtype=torch.float64, requires_grad=True)
+    found = {}
+    for count in ("1", threads, threads):
+        monkeypatch.setenv("UNROLLED_THREADS", count)
+        y, h = layer(x)
+        gradients = torch.autograd.grad(y.square().sum() + h.sum(), [x, *layer.parameters()])
+        found.setdefault(count, []).append([y.detach(), h.detach(), *gradients])
+    first, second = found[threads]
+    assert all(map(torch.equal, first, second))
+    for one, other in zip(found["1"][0], first, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+def test_one_row_of_enough_work_is_a_pipeline():
+    one, two = Steps.dense(1_000, 1), Steps.dense(1_000, 2)
+    work, outside = 20_000, 16_000
+    found = sharing.share_out(one, work, True, 8, outside)
+    assert (found.pipelined, found.threads, found.shares) == (True, 2, 1)
+    assert sharing.share_out(one, work, False, 2, outside).pipelined
+    assert not sharing.share_out(one, work, True, 1, outside).pipelined  # nobody else is there
+    assert not sharing.share_out(one, work, True, 2, 0).pipelined  # nothing else is to be done
+    assert not sharing.share_out(Steps.dense(50, 1), work, True, 2, outside).pipelined
+    assert not sharing.share_out(two, work // 4, True, 2, outside).pipelined  # a row each
+    assert sharing.share_out(one, 10 * work, True, 2, outside).shares == 2
+
+
+def test_the_kernel_says_what_the_tasks_are():
+    text = kernel_for(differentiate(cells.lstm.forward), np.dtype("float32")).text
+    for title in ("the loop", "after the loop", "gradients of parameters"):
+        assert f":  # {title}\n" in text
