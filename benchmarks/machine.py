@@ -13,10 +13,10 @@ import numba
 import numpy as np
 import torch
 
+from unrolled.backends.cpu.caches import cache_sizes
+
 BARRIER = 0.2e-6  # seconds in which two spinning threads meet
 _PACKAGES = ("torch", "numpy", "numba", "onnxruntime", "jax")
-# Where the system does not tell the sizes of its caches.
-_USUAL = {"L1": 32 << 10, "L2": 512 << 10, "L3": 16 << 20}
 _LARGEST = 1 << 30  # bytes of an array that is read
 _SIDE = 1024  # of the matrices of a large product
 PRODUCT = "product"
@@ -168,25 +168,11 @@ def _version(package: str) -> str | None:
 
 def _levels(threads: int, repeat: int) -> Iterable[Level]:
     """The caches and the memory: of each, reading an array that fills half of it."""
-    known = cache_sizes()
-    for name, usual in _USUAL.items():
-        size = known.get(name, usual)
+    for name, size in cache_sizes().items():
         size //= threads if name == "L3" else 1
         yield Level(name, size, _bandwidth(size // 2, repeat))
     beyond = min(4 * threads * size, _LARGEST) if repeat > 1 else size
     yield Level("memory", 1 << 62, _bandwidth(beyond, min(repeat, 5)))
-
-
-def cache_sizes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict[str, int]:
-    """L1, L2, L3 → bytes that hold data, as Linux tells them; empty where nothing does."""
-    found = {}
-    for cache in sorted(folder.glob("index*")):
-        level, kind, size = (
-            (cache / name).read_text(encoding="utf-8").strip() for name in ("level", "type", "size")
-        )
-        if kind != "Instruction":
-            found[f"L{level}"] = int(size.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}[size[-1]]
-    return found
 
 
 def _product(size: int) -> Callable[[], object]:

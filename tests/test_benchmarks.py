@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import cpu, features, peers, report, shapes, unfused
-from benchmarks.machine import BARRIER, Level, Machine, cache_sizes
+from benchmarks.machine import BARRIER, Level, Machine
 from benchmarks.passes import agreement
 from benchmarks.report import Settings
 from benchmarks.turns import ONCE, Turns
@@ -114,16 +114,6 @@ def test_a_slow_call_has_fewer_turns():
         assert len(calls) == expected
         assert timing.calls == expected - 1
         assert timing.low <= timing.median <= timing.high
-
-
-def test_sizes_of_caches_are_what_the_system_tells(tmp_path):
-    told = [("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "2M")]
-    for number, texts in enumerate(told):
-        (tmp_path / f"index{number}").mkdir()
-        for name, text in zip(("level", "type", "size"), texts, strict=True):
-            (tmp_path / f"index{number}" / name).write_text(f"{text}\n")
-    assert cache_sizes(tmp_path) == {"L1": 48 << 10, "L2": 2 << 20}
-    assert cache_sizes(tmp_path / "nowhere") == {}
 
 
 def test_the_limit_is_arithmetic_reading_or_meeting():

@@ -15,7 +15,7 @@ from passes import Case, assert_close
 import unrolled
 from unrolled import Cell, cells
 from unrolled.backends import cpu, reference
-from unrolled.backends.cpu import kernel, plan, sharing, threads as team
+from unrolled.backends.cpu import caches, kernel, plan, sharing, threads as team
 from unrolled.backends.steps import Steps
 
 CELLS = {
@@ -172,8 +172,30 @@ def test_threads_share_a_step_only_as_far_as_each_has_work():
         assert (found.shares, found.threads, found.parts) == (shares, shares, 1)
     found = sharing.share_out(few, 4_000_000, False, 16)  # units that cannot be shared
     assert (found.shares, found.threads, found.parts) == (1, 1, 1)
-    found = sharing.share_out(many, 4_000_000, True, 16)
+    found = sharing.share_out(many, 4_000_000, False, 16)
     assert (found.shares, found.threads, found.parts) == (1, 16, 16)
+
+
+def test_threads_share_the_weights_that_one_cannot_hold(monkeypatch):
+    monkeypatch.setattr(sharing, "SECOND_CACHE", 2 << 20)
+    weights, some, many = (2 << 20) // 4, Steps.dense(9, 64), Steps.dense(9, 65)
+    for steps, count, itemsize, shares in (
+        (some, weights, 4, 1), (some, weights + 1, 4, 2), (some, weights, 8, 2),
+        (many, weights, 8, 1),
+    ):  # fmt: skip
+        found = sharing.share_out(steps, count, True, 2, itemsize=itemsize)
+        assert (found.shares, found.parts) == (shares, 3 - shares)
+
+
+def test_sizes_of_caches_are_what_the_system_tells(tmp_path):
+    told = [("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "2M")]
+    for number, texts in enumerate(told):
+        (tmp_path / f"index{number}").mkdir()
+        for name, text in zip(("level", "type", "size"), texts, strict=True):
+            (tmp_path / f"index{number}" / name).write_text(f"{text}\n")
+    found = caches.cache_sizes(tmp_path)
+    assert found == caches.USUAL | {"L1": 48 << 10, "L2": 2 << 20}
+    assert caches.cache_sizes(tmp_path / "nowhere") == caches.USUAL
 
 
 @pytest.mark.usefixtures("threads_for_any_work", "either_way")
@@ -225,7 +247,7 @@ def test_what_is_no_number_of_threads_is_refused(count, monkeypatch):
         unrolled.num_threads()
 
 
-def test_layers_honour_torchs_number_of_threads_and_ours(monkeypatch):
+def test_layers_honour_torchs_number_of_threads_and_ours(monkeypatch, long_way):
     torch = pytest.importorskip("torch")
     from unrolled import nn
 

@@ -148,7 +148,7 @@ class Plan:
         threads = worth(len(passes) * steps.rows, work, threads)
         sharing = share_out(
             steps, self.work_of_a_row, self.layout.shareable, max(1, threads // len(passes)),
-            self.work_outside,
+            self.work_outside, self.dtype.itemsize,
         )  # fmt: skip
         if short.is_short(steps.rows, work):
             return self.whole_passes.run(passes, steps, sharing, threads, wanted)

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from ...schedule import Product
 from .layout import LOOP, Layout, Segment
 from .packing import PANEL
-from .products import TILE_ROWS
 from .team import ARRAYS, CUTS, PARTS, REVERSE
 from .units import UnitText, parameters_of
 
@@ -98,7 +97,7 @@ class FunctionText(UnitText):
             names = ", ".join(self._range(letter))
             yield f"{names} = units_of({size}, {groups}, {width}, LANES)"
         if self.layout.fused and self.section == LOOP:
-            yield f"tile = {TILE_ROWS} * (part + share)"
+            yield "tile = TILE_ROWS * (part + share)"
 
     def _loop(self) -> Iterator[str]:
         """Forward programs go on in reading order, adjoint ones back; `reverse` turns both."""

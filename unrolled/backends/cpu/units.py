@@ -53,7 +53,7 @@ _OFFERED = {
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
     "packing": ("fill",),
     "pipeline": ("next_task", "rows_of", "turns_of"),
-    "products": ("height", "multiply", "multiply_group"),
+    "products": ("TILE_ROWS", "height", "multiply", "multiply_group"),
     "shelf": ("unchanged",),
     "small_products": (
         *("add_product", "copy", "product", "product_turned", "set_all", "sum_product"),
@@ -329,7 +329,7 @@ class UnitText:
 
 def imports(lines: Iterable[str]) -> Iterator[str]:
     """The imports that the text of a kernel's functions needs."""
-    used = set(re.findall(r"[a-z_]+(?=\()", "\n".join(lines)))
+    used = set(re.findall(r"[a-z_]+(?=\()|[A-Z]+_[A-Z]+", "\n".join(lines)))
     yield "import numpy as np"
     yield "from numba import njit"
     yield ""
