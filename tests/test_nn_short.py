@@ -391,6 +391,27 @@ def test_second_derivatives_with_features(name, bidirectional, monkeypatch):
         assert torch.autograd.gradgradcheck(outputs, arguments, fast_mode=True)
 
 
+@pytest.mark.parametrize("name", ["all states", "all of them"])
+def test_one_step_with_features(name, ordinary, monkeypatch):
+    layer, given = with_features(name, bidirectional=True, random=True)
+    given = {"return_all": True, "lengths": [1, 1, 0, 1]} if "lengths" in given else given
+    x, masks = torch.randn(1, 4, 3, dtype=DOUBLE), layer.draw_masks(1, 4)
+    with torch.no_grad():
+        expected = ordinary(layer)(x, masks=masks, **given)
+        monkeypatch.setattr(layer, "_layer_by_layer", None)
+        found = layer(x, masks=masks, **given)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_a_mask_between_layers_has_a_gradient():
+    layer = layer_of(cells.gru, num_layers=2, dropout=0.5)
+    x, masks = torch.randn(6, 4, 3, dtype=DOUBLE), layer.draw_masks(6, 4)
+    masks[1]["x"].requires_grad_()
+    y, _ = layer(x, masks=masks)
+    (gradient,) = torch.autograd.grad(y.sum(), masks[1]["x"])
+    assert gradient.abs().sum() > 0
+
+
 def test_one_step_of_rows_some_of_which_have_none():
     layer = layer_of(cells.lstm)
     x = torch.randn(1, 4, 3, dtype=DOUBLE)

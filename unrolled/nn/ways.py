@@ -117,6 +117,8 @@ class Ways(Drawing):
         """The short way, with whatever is given beside the input; None if it cannot be gone."""
         if not self._served or type(x) is not Tensor or watched():
             return None
+        if any(mask.requires_grad for mask in drawn.between):
+            return None
         way = self._way(x.dtype, len(drawn.noises) > 0, return_all)
         families = None if way is None else way.families_of(self)
         if way is None or families is None:
