@@ -31,6 +31,15 @@ def either_way(request):
         request.getfixturevalue("long_way")
 
 
+@pytest.fixture(params=["at once", "layer by layer"])
+def both_ways(request, monkeypatch):
+    """A call goes through the whole stack at once, as short ones do, or layer by layer."""
+    if request.param == "layer by layer":
+        from unrolled.nn import ways
+
+        monkeypatch.setattr(ways.Ways, "_all_at_once", lambda *_: None)
+
+
 @pytest.fixture
 def long_way(monkeypatch):
     """No sequence is short: products outside the loop are a BLAS's, and weights packed are kept."""

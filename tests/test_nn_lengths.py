@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from unrolled import InputError, cells
 from unrolled.nn import GRU, LSTM, Recurrent
 
-pytestmark = pytest.mark.usefixtures("either_way")
+pytestmark = pytest.mark.usefixtures("both_ways")
 DOUBLE = torch.float64
 CELLS = list(cells.catalogue().values())
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from unrolled import Cell, InputError, cells
 from unrolled.nn import GRU, Recurrent
 
-pytestmark = pytest.mark.usefixtures("either_way")
+pytestmark = pytest.mark.usefixtures("both_ways")
 DOUBLE = torch.float64
 CELLS = list(cells.catalogue().values())
 

@@ -7,7 +7,7 @@ import torch
 from unrolled import InputError, cells
 from unrolled.nn import LSTM, Recurrent
 
-pytestmark = pytest.mark.usefixtures("either_way")
+pytestmark = pytest.mark.usefixtures("both_ways")
 DOUBLE = torch.float64
 CELLS = cells.catalogue()
 LENGTHS = [3, 7, 0, 5]

@@ -12,7 +12,7 @@ from unrolled import Cell, EquationError, InputError, cells
 from unrolled.lab import gradient_check
 from unrolled.nn import Recurrent
 
-pytestmark = pytest.mark.usefixtures("either_way")
+pytestmark = pytest.mark.usefixtures("both_ways")
 T, B, X, H = 7, 3, 4, 5
 MANY = {
     "recurrent dropout": lambda cell: unrolled.recurrent_dropout(cell, 0.4),
