@@ -1,7 +1,7 @@
 """The ways through a stack of recurrent layers: a short one, and layer by layer."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,28 @@ from .masks import Masks
 from .operator import recurrence
 from .rows import rows_of_all
 from .short import Shortcut, shortcut_of
+
+
+class _Call(NamedTuple):
+    """What a stack of layers is given.
+
+    Attributes:
+        x: (T, B, I), or (rows of all steps, I) of a packed sequence.
+        given: the initial states, (layers · directions, B, size) each; None if none are given.
+        batch: B.
+        counts: as `rows.rows_of` takes them.
+        resets: as `rows.rows_of` takes them.
+        drawn: what is random.
+        return_all: whether all states are wanted.
+    """
+
+    x: Tensor
+    given: list[Tensor] | None
+    batch: int
+    counts: Tensor | None
+    resets: Tensor | None
+    drawn: Drawn
+    return_all: bool
 
 
 class Ways(Drawing):
@@ -100,21 +122,12 @@ class Ways(Drawing):
 
         Returns the outputs and the last states and, where they are wanted, all states.
         """
-        drawn = self._drawn(x, counts, masks)
-        arguments = x, given, batch, counts, resets, drawn, return_all
-        return self._all_at_once(*arguments) or self._layer_by_layer(*arguments)
+        call = _Call(x, given, batch, counts, resets, self._drawn(x, counts, masks), return_all)
+        return self._all_at_once(call) or self._layer_by_layer(call)
 
-    def _all_at_once(
-        self,
-        x: Tensor,
-        given: list[Tensor] | None,
-        batch: int,
-        counts: Tensor | None,
-        resets: Tensor | None,
-        drawn: Drawn,
-        return_all: bool,
-    ) -> list[Any] | None:
+    def _all_at_once(self, call: _Call) -> list[Any] | None:
         """The short way, with whatever is given beside the input; None if it cannot be gone."""
+        x, given, batch, counts, resets, drawn, return_all = call
         if not self._served or type(x) is not Tensor or watched():
             return None
         if any(mask.requires_grad for mask in drawn.between):
@@ -149,17 +162,9 @@ class Ways(Drawing):
         y = torch.cat([*top], -1) if self.bidirectional else top[0]
         return [y, rows.left(found[count:]), every]
 
-    def _layer_by_layer(
-        self,
-        x: Tensor,
-        given: list[Tensor] | None,
-        batch: int,
-        counts: Tensor | None,
-        resets: Tensor | None,
-        drawn: Drawn,
-        return_all: bool,
-    ) -> list[Any]:
+    def _layer_by_layer(self, call: _Call) -> list[Any]:
         """The way of long sequences, and of whatever else is no matter of kernels alone."""
+        x, given, batch, counts, resets, drawn, return_all = call
         initial = self._apart(given, x, batch)
         running = self._random if drawn.noises else self._directions
         emitted = len(initial) if return_all else 1
