@@ -7,8 +7,8 @@ from numba.core.errors import TypingError
 
 from unrolled.backends.cpu.small_products import (
     STRIP,
-    add_product,
     copy,
+    copy_row,
     product,
     product_turned,
     set_all,
@@ -45,10 +45,10 @@ def test_every_shape(rows, transposed, dtype):
             around = large.copy()
             exact = a.astype(np.float64) @ b.astype(np.float64)
             before = large[1:-1, 1:-1].astype(np.float64)
-            product(a, b, large[1:-1, 1:-1])
+            product(a, b, large[1:-1, 1:-1], False)
             close(large[1:-1, 1:-1], exact, units, dtype)
             large[1:-1, 1:-1] = around[1:-1, 1:-1]
-            add_product(a, b, large[1:-1, 1:-1])
+            product(a, b, large[1:-1, 1:-1], True)
             close(large[1:-1, 1:-1], before + exact, units, dtype)
             large[1:-1, 1:-1] = around[1:-1, 1:-1]
             np.testing.assert_array_equal(large, around)  # nothing else was touched
@@ -60,10 +60,10 @@ def test_the_order_of_a_sum_is_that_of_its_terms(dtype):
     rng = np.random.default_rng(0)
     a, b = drawn(rng, 23, 40, dtype), drawn(rng, 40, 150, dtype)
     whole = np.empty((25, 152), dtype)[1:-1, 1:-1]
-    product(a, b, whole)
+    product(a, b, whole, False)
     for rows, columns in ((slice(3, 4), slice(0, 150)), (slice(0, 23), slice(16, 67))):
         part = np.empty((25, 152), dtype)[rows, columns]
-        product(a[rows, :], b[:, columns], part)
+        product(a[rows, :], b[:, columns], part, False)
         np.testing.assert_array_equal(part, whole[rows, columns])
 
 
@@ -79,7 +79,7 @@ def test_the_second_operand_turned(dtype):
                 large = np.full((rows + 2, columns + 2), 7, dtype)
                 product_turned(a, b, strip, large[1:-1, 1:-1])
                 expected = np.empty((rows, columns), dtype)
-                product(a, np.ascontiguousarray(b.T), expected)
+                product(a, np.ascontiguousarray(b.T), expected, False)
                 np.testing.assert_array_equal(large[1:-1, 1:-1], expected)
                 large[1:-1, 1:-1] = 7
                 assert (large == 7).all()
@@ -91,11 +91,11 @@ def test_operands_of_any_length_block_by_block(dtype, monkeypatch):
     for units, columns in ((0, 5), (33, 2000), (700, 130)):
         a, b = drawn(rng, 7, units, dtype), drawn(rng, units, columns, dtype)
         out = np.empty((7, columns), dtype)
-        product(a, b, out)
+        product(a, b, out, False)
         exact = a.astype(np.float64) @ b.astype(np.float64)
         tolerance = (1e-6 if dtype == np.float32 else 1e-14) * 100
         np.testing.assert_allclose(out, exact, rtol=0, atol=tolerance)
-        add_product(a, b, out)
+        product(a, b, out, True)
         np.testing.assert_allclose(out, 2 * exact, rtol=0, atol=2 * tolerance)
 
 
@@ -106,9 +106,13 @@ def test_copying_and_setting():
     np.testing.assert_array_equal(out, given)
     set_all(out, 1.5)
     assert (out == 1.5).all()
+    copy_row(given, out, 1, 2, 4)
+    expected = np.full((3, 5), 1.5)
+    expected[1, 2:4] = given[1, 2:4]
+    np.testing.assert_array_equal(out, expected)
 
 
 def test_mixed_dtypes_are_an_error_of_compilation():
     a, b = np.zeros((2, 3)), np.zeros((3, 4), np.float32)
     with pytest.raises(TypingError, match="matrices of one dtype"):
-        njit(lambda a, b, out: product(a, b, out))(a, b, np.zeros((2, 4)))
+        njit(lambda a, b, out: product(a, b, out, False))(a, b, np.zeros((2, 4)))

@@ -165,11 +165,11 @@ class Shortcut:
             if not wanted:
                 emitted, last, _ = desk.forward(x, states, families, beside, keep=False)
                 return *emitted, *last
+            if not desk.short:
+                return None
+            return _apply(desk, (self, key, len(states), beside), x, *states, *families)
         finally:
             self.desks.put_back(key, desk)
-        if not self.is_short(desk.rows):
-            return None
-        return _apply(self, key, len(states), beside, x, *states, *families)
 
     def _fit(self, states: Sequence[Tensor], desk: Desk) -> bool:
         """Whether a call can begin with these states."""
@@ -224,15 +224,12 @@ class _Short(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, way: Shortcut, key: Key, count: int, beside: Beside, x: Tensor, *rest: Tensor
+        ctx: Any, desk: Desk, about: tuple[Shortcut, Key, int, Beside], x: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.about = way, key, count, beside
-        desk = way.desk(key)
-        try:
-            emitted, last, kept = desk.forward(x, rest[:count], rest[count:], beside, keep=True)
-        finally:
-            way.desks.put_back(key, desk)
+        ctx.about = about
+        _, _, count, beside = about
+        emitted, last, kept = desk.forward(x, rest[:count], rest[count:], beside, keep=True)
         ctx.save_for_backward(x, kept, *rest)
         return *emitted, *last
 
@@ -242,18 +239,19 @@ class _Short(torch.autograd.Function):
         x, kept, *rest = ctx.saved_tensors
         if is_grad_enabled() or type(x) is not Tensor or watched():
             found = _differentiable_gradients(way, key, count, beside, [x, *rest], gradients)
-            return None, None, None, None, *found
-        wants_x, *wanted = ctx.needs_input_grad[4:]
+            return None, None, *found
+        _, _, wants_x, *wanted = ctx.needs_input_grad
         desk = way.desk(key)
         try:
             emitted = len(desk.emitted)
+            wants_states = True in wanted[:count]
             dx, dstates, dfamilies = desk.backward(
                 x, kept, rest[count:], beside, gradients[:emitted], gradients[emitted:], wants_x,
-                count > 0, wanted[count:],
+                wants_states, wanted[count:],
             )  # fmt: skip
         finally:
             way.desks.put_back(key, desk)
-        return None, None, None, None, dx, *dstates[:count], *dfamilies
+        return None, None, dx, *(dstates if wants_states else (None,) * count), *dfamilies
 
 
 # What `Function.apply` does before it is for transforms of torch.func, which do not come this way.

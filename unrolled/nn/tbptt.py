@@ -311,8 +311,9 @@ class _States:
         )
 
     def keep(self, layer: Layers, place: int, state: State) -> None:
-        detached = tuple(part.detach() for part in _several(state))
-        self._kept[layer][place] = detached if isinstance(state, tuple) else detached[0]
+        self._kept[layer][place] = (
+            tuple([part.detach() for part in state]) if isinstance(state, tuple) else state.detach()
+        )
 
 
 class _Steps:

@@ -15,7 +15,7 @@ import numpy as np
 from ..steps import Array
 
 LINE = 64  # bytes of a line of the cache, and of the widest vector
-LARGE = 1 << 18  # bytes from which on memory is kept for later
+LARGE = 1 << 20  # bytes from which on memory is kept for later; of less, malloc keeps some
 LIMIT = 1 << 28  # bytes of it that are kept at most
 
 _left: dict[int, list[Array]] = {}  # size → blocks that no array uses any more

@@ -18,8 +18,10 @@ from .layout import BEFORE, LOOP
 from .team import CHUNKS, DONE
 
 # Steps of a chunk. With fewer, sums would be read and written more often; with more, more would be
-# left to do when the loop has ended. Even, as two buffers of a state change places at each step.
+# left to do when the loop has ended. The first chunk is cut in two, so that nobody waits long for
+# the first steps. Even numbers, as two buffers of a state change places at each step.
 CHUNK = 32
+FIRST_CHUNK = 8
 
 
 @njit
@@ -79,7 +81,17 @@ def turns_of(table, chunk, length):  # type: ignore[no-untyped-def]
     """The first turn of the loop of a chunk, and the first that is not; all if there are none."""
     if not table[CHUNKS]:
         return 0, length
-    return chunk * CHUNK, min((chunk + 1) * CHUNK, length)
+    return _start_of(chunk), min(_start_of(chunk + 1), length)
+
+
+@njit
+def _start_of(chunk):  # type: ignore[no-untyped-def]
+    return FIRST_CHUNK if chunk == 1 else max(chunk - 1, 0) * CHUNK
+
+
+def chunks_of(length: int) -> int:
+    """How many chunks so many steps have."""
+    return 1 if length <= FIRST_CHUNK else 1 - -length // CHUNK
 
 
 @njit

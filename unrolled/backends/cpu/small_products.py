@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, errors, types
@@ -61,6 +62,7 @@ class _Writer:
         self.matrices = [
             context.make_array(kind)(context, builder, array)
             for kind, array in zip(sig.args, arguments, strict=True)
+            if isinstance(kind, types.Array)
         ]
 
     def whole(self, number: int) -> Any:
@@ -102,15 +104,11 @@ class _Writer:
 
 
 class _Product(_Writer):
-    """Writes a product.
+    """Writes a product, which is added to what lies in `out` if the last argument says so."""
 
-    Args:
-        adds: whether it is added to what lies in `out`.
-    """
-
-    def __init__(self, adds: bool, *emission: Any) -> None:
-        super().__init__(*emission)
-        self.adds = adds
+    def __init__(self, context: Any, builder: Any, sig: Any, arguments: Sequence[Any]) -> None:
+        super().__init__(context, builder, sig, arguments)
+        self.adds = context.is_true(builder, sig.args[-1], arguments[-1])
 
     def write(self) -> None:
         # What holds the tiles is large: a kernel should have it once, not at each call.
@@ -144,21 +142,21 @@ class _Product(_Writer):
             builder.extract_value(matrix.strides, axis) for matrix, axis in ((a, 1), (b, 0))
         )
         places = [self.vector_at(place, v) for place in outs for v in range(width)]
-        sums = (
-            [self.load(place, mask) for place in places]
-            if self.adds
-            else [filled(self.vector, 0.0)] * len(places)
-        )
         units = self.shape(a)[1]
-        before, after = builder.block, builder.append_basic_block("after")
+        begin, loaded = builder.block, builder.append_basic_block("loaded")
         head, body = builder.append_basic_block("head"), builder.append_basic_block("unit")
+        after = builder.append_basic_block("after")
+        builder.cbranch(self.adds, loaded, head)
+        builder.position_at_end(loaded)
+        sums = [self.load(place, mask) for place in places]
         builder.branch(head)
         builder.position_at_end(head)
         unit = builder.phi(self.integer)
-        unit.add_incoming(self.whole(0), before)
         phis = [builder.phi(self.vector) for _ in sums]
-        for phi, total in zip(phis, sums, strict=True):
-            phi.add_incoming(total, before)
+        for block, totals in (begin, [filled(self.vector, 0.0)] * len(sums)), (loaded, sums):
+            unit.add_incoming(self.whole(0), block)
+            for phi, total in zip(phis, totals, strict=True):
+                phi.add_incoming(total, block)
         builder.cbranch(builder.icmp_signed("<", unit, units), body, after)
         builder.position_at_end(body)
         b_row = self.further(first, builder.mul(unit, b_step))
@@ -230,16 +228,16 @@ class _Turning(_Writer):
                 masked_store(builder, vector, self.vector_at(place), lanes)
 
 
-def _written(a: Any, b: Any, out: Any) -> None:
-    raise only_compiled("a product")
-
-
-def _added(a: Any, b: Any, out: Any) -> None:
+def _written(a: Any, b: Any, out: Any, adds: bool) -> None:
     raise only_compiled("a product")
 
 
 def _turned(given: Any, out: Any) -> None:
     raise only_compiled("a transposition")
+
+
+def _product_result(a: Any, b: Any, out: Any, adds: Any) -> Any:
+    return signature(types.none, *_result(a, b, out).args, types.boolean)
 
 
 def _result(*matrices: Any) -> Any:
@@ -253,12 +251,9 @@ def _result(*matrices: Any) -> Any:
     return signature(types.none, *matrices)
 
 
-def _emit_product(adds: bool) -> Any:
-    def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        _Product(adds, context, builder, sig, arguments).write()
-        return context.get_dummy_value()
-
-    return emit
+def _emit_product(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    _Product(context, builder, sig, arguments).write()
+    return context.get_dummy_value()
 
 
 def _emit_turning(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
@@ -266,8 +261,7 @@ def _emit_turning(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
     return context.get_dummy_value()
 
 
-compiled(_written, _result, _emit_product(adds=False))
-compiled(_added, _result, _emit_product(adds=True))
+compiled(_written, _product_result, _emit_product)
 compiled(_turned, _result, _emit_turning)
 
 
@@ -284,29 +278,17 @@ def _high(columns):  # type: ignore[no-untyped-def]
 
 
 @njit(**_OPTIONS)
-def product(a, b, out):  # type: ignore[no-untyped-def]
-    """`out = a @ b`; rows of `b` and `out` are contiguous."""
-    high = _high(out.shape[1])
-    _written(a[:, :high], b[:high], out)
-    for k in range(high, b.shape[0], high):
-        _added(a[:, k : k + high], b[k : k + high], out)
+def _tiles(a, b, out, adds):  # type: ignore[no-untyped-def]
+    """`out = a @ b`, or `out += a @ b`. All products share this one, which is slow to compile."""
+    _written(a, b, out, adds)
 
 
 @njit(**_OPTIONS)
-def add_product(a, b, out):  # type: ignore[no-untyped-def]
-    """`out += a @ b`; rows of `b` and `out` are contiguous."""
+def product(a, b, out, adds):  # type: ignore[no-untyped-def]
+    """`out = a @ b`, or `out += a @ b` if it adds; rows of `b` and `out` are contiguous."""
     high = _high(out.shape[1])
-    for k in range(0, b.shape[0], high):
-        _added(a[:, k : k + high], b[k : k + high], out)
-
-
-@njit(**_OPTIONS)
-def sum_product(a, b, out, begins):  # type: ignore[no-untyped-def]
-    """`out += a @ b`, a part of a sum; `out = a @ b` where the sum begins."""
-    if begins:
-        product(a, b, out)
-    else:
-        add_product(a, b, out)
+    for k in range(0, max(1, b.shape[0]), high):
+        _tiles(a[:, k : k + high], b[k : k + high], out, adds or k > 0)
 
 
 @njit(**_OPTIONS)
@@ -320,10 +302,10 @@ def product_turned(a, b, strip, out):  # type: ignore[no-untyped-def]
     for start in range(0, out.shape[1], width):
         stop = min(start + width, out.shape[1])
         _turned(b[start:stop], strip[:, : stop - start])
-        _written(a, strip[:, : stop - start], out[:, start:stop])
+        _tiles(a, strip[:, : stop - start], out[:, start:stop], np.bool_(False))
 
 
-# An assignment of slices compiles for a second, because it can fail in words; these cannot.
+# An assignment of slices compiles for seconds, because it can fail in words; these cannot.
 
 
 @njit(nogil=True, error_model="numpy")
@@ -332,6 +314,13 @@ def copy(given, out):  # type: ignore[no-untyped-def]
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
             out[row, column] = given[row, column]
+
+
+@njit(nogil=True, error_model="numpy")
+def copy_row(given, out, row, begin, end):  # type: ignore[no-untyped-def]
+    """`out[row, begin:end] = given[row, begin:end]`."""
+    for column in range(begin, end):
+        out[row, column] = given[row, column]
 
 
 @njit(nogil=True, error_model="numpy")

@@ -147,9 +147,9 @@ class FunctionText(UnitText):
         yield "    if steps % 2:"
         for received, buffer in self.layout.pending.items():
             begin, end, tail = self._range(self.program.sizes[received])
-            place = f"[row, {begin} : {end} + {tail}]"
             state = self.layout.states[received]
-            yield f"        {state}_first{place} = {buffer}_second{place}"
+            there = f"row, {begin}, {end} + {tail}"
+            yield f"        copy_row({buffer}_second, {state}_first, {there})"
 
     # stages
 

@@ -55,9 +55,7 @@ _OFFERED = {
     "pipeline": ("next_task", "rows_of", "turns_of"),
     "products": ("TILE_ROWS", "height", "multiply", "multiply_group"),
     "shelf": ("unchanged",),
-    "small_products": (
-        *("add_product", "copy", "product", "product_turned", "set_all", "sum_product"),
-    ),
+    "small_products": ("copy", "copy_row", "product", "product_turned", "set_all"),
     "team": (
         *("array_at", "enter", "groups_of", "in_turn", "join", "matrix_at", "meet", "next_part"),
         *("share_of", "table_at", "table_behind", "units_of", "vector_at"),

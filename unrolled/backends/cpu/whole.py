@@ -47,6 +47,7 @@ from .vectors import lanes
 STEPS = ("active", "offset", "lengths")
 UNITS_SHARED = "units_shared"  # whether threads share the units of a step, and not its rows
 MEET = "meet(table, shares)"
+ADDS, WRITES = "np.bool_(True)", "np.bool_(False)"  # for literals, functions are compiled anew
 TITLES = ("before the loop", "the loop", "after the loop", "gradients of parameters")  # of tasks
 
 
@@ -177,7 +178,8 @@ class WholeText:
         """Task after task; where there is a pipeline, each comes again for each chunk of steps."""
         tasks = dict(self._tasks())
         first, last = min(tasks), max(tasks) + 1
-        yield f"task, chunk = next_task(table, thread, -1, {first}, {last})"
+        between = f"np.int64({first}), np.int64({last})"
+        yield f"task, chunk = next_task(table, thread, np.int64(-1), {between})"
         yield f"while task < {last}:"
         yield f"    turn, until = turns_of(table, chunk, {LENGTH})"
         back, onwards = f"({LENGTH} - until, {LENGTH} - turn)", "(turn, until)"
@@ -188,7 +190,7 @@ class WholeText:
         for task in range(first, last):
             yield f"    {'if' if task == first else 'elif'} task == {task}:  # {TITLES[task]}"
             yield from (f"        {line}" for line in tasks.get(task, ["pass"]))
-        yield f"    task, chunk = next_task(table, thread, task, {first}, {last})"
+        yield f"    task, chunk = next_task(table, thread, task, {between})"
 
     def _tasks(self) -> Iterator[tuple[int, list[str]]]:
         """What there is to do: the number of each task and its text."""
@@ -294,9 +296,8 @@ class WholeText:
         rows_here = "begin + first : begin + last"
         here = f"{out}[{rows_here}, 0 : {written_sum(columns)}]"
         for number, (weights, heights) in enumerate(self._stretches(product.blocks)):
-            verb = "add_product" if number else "product"
             operand = f"{slab}[{rows_here}, {_slice([*before, *start], heights)}]"
-            yield f"{verb}({operand}, {weights}, {here})"
+            yield f"product({operand}, {weights}, {here}, {ADDS if number else WRITES})"
             start += heights
 
     def _packing(self, packed: str, product: Product) -> Iterator[str]:
@@ -408,9 +409,7 @@ class WholeText:
                     [
                         *([MEET] if adds else []),  # shares of these rows were others
                         f"first, last = share_of({written_sum(heights)}, share, shares, 1)",
-                        f"add_product({vectors}, {operand}, {here})"
-                        if adds
-                        else f"sum_product({vectors}, {operand}, {here}, turn == 0)",
+                        f"product({vectors}, {operand}, {here}, {ADDS if adds else 'turn > 0'})",
                     ],
                 )
                 started.update(blocks)
@@ -423,18 +422,16 @@ class WholeText:
         here = f"{array}[0:1, {above} + first : {above} + last]"
         if totals[0] in self.layout.row_sums:
             vectors = f"{self.layout.row_sums[totals[0]]}[0:{BATCH}, first:last]"
-            verb = "add_product" if adds else "product"
-            product = f"{verb}(ones[0:1, 0:{BATCH}], {vectors}, {here})"
+            operands, begun = f"ones[0:1, 0:{BATCH}], {vectors}, {here}", WRITES
         else:
             slab, position = self._found(tuple(total.factors[0] for total in totals))
             left = written_sum(self.layout.columns_before(slab, position))
             vectors = f"{slab}[begin:end, {left} + first : {left} + last]"
-            operands = f"ones[0:1, 0 : end - begin], {vectors}, {here}"
-            product = f"add_product({operands})" if adds else f"sum_product({operands}, turn == 0)"
+            operands, begun = f"ones[0:1, 0 : end - begin], {vectors}, {here}", "turn > 0"
         lines = [
             *([MEET] if adds else []),
             f"first, last = share_of({written_sum(heights)}, share, shares, LANES)",
-            product,
+            f"product({operands}, {ADDS if adds else begun})",
         ]
         if totals[0] in self.layout.row_sums:  # which the loop has added up when it has ended
             lines = [f"if until == {LENGTH}:", *(f"    {line}" for line in lines)]
