@@ -6,7 +6,7 @@ first `active` rows of the batch are still there.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ class Steps:
 
     @classmethod
     def dense(cls, length: int, batch: int) -> "Steps":
-        """All `batch` rows at each of `length` steps."""
-        return cls(np.full(length, batch, np.int64), batch)
+        """All `batch` rows at each of `length` steps; the same ones for the same numbers."""
+        return _dense(length, batch)
 
     @property
     def length(self) -> int:
@@ -54,11 +54,27 @@ class Steps:
 
     def cut_rows(self, parts: int) -> npt.NDArray[np.int64]:
         """(parts + 1,) where to cut the rows of the batch into parts of about the same work."""
-        return _cut(self.lengths, parts)
+        return self._known_cut("rows", self.lengths, parts)
 
     def cut_steps(self, parts: int) -> npt.NDArray[np.int64]:
         """(parts + 1,) where to cut the steps into parts of about the same work."""
-        return _cut(self.active, parts)
+        return self._known_cut("steps", self.active, parts)
+
+    def _known_cut(
+        self, what: str, work: npt.NDArray[np.int64], parts: int
+    ) -> npt.NDArray[np.int64]:
+        if (what, parts) not in self._cuts:
+            self._cuts[what, parts] = _cut(work, parts)
+        return self._cuts[what, parts]
+
+    @cached_property
+    def _cuts(self) -> dict[tuple[str, int], npt.NDArray[np.int64]]:
+        return {}
+
+
+@lru_cache(maxsize=64)
+def _dense(length: int, batch: int) -> Steps:
+    return Steps(np.full(length, batch, np.int64), batch)
 
 
 def _cut(work: npt.NDArray[np.int64], parts: int) -> npt.NDArray[np.int64]:

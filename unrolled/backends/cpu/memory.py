@@ -18,35 +18,44 @@ LINE = 64  # bytes of a line of the cache, and of the widest vector
 LARGE = 1 << 20  # bytes from which on memory is kept for later; of less, malloc keeps some
 LIMIT = 1 << 28  # bytes of it that are kept at most
 
-_left: dict[int, list[Array]] = {}  # size → blocks that no array uses any more
+
+class _Block:
+    """Memory that one array after the other uses."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._memory = np.empty(size + LINE, np.uint8)
+        self.address = self._memory.ctypes.data + -self._memory.ctypes.data % LINE
+
+
+_left: dict[int, list[_Block]] = {}  # size → blocks that no array uses any more
 
 
 class _Lease:
-    """A block of memory that an array uses; when the last array on it is gone, it is left."""
+    """A block that an array uses; when the last array on it is gone, it is left."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         # Sizes in steps of an eighth, so that a block fits the next array of about its size.
         step = 1 << max(0, size.bit_length() - 4)
-        self._size = -(-size // step) * step
-        blocks = _left.get(self._size)
+        size = -(-size // step) * step
         try:
-            self._block = blocks.pop() if blocks else np.empty(self._size + LINE, np.uint8)
-        except IndexError:  # another thread was faster
-            self._block = np.empty(self._size + LINE, np.uint8)
+            block = _left[size].pop()
+        except LookupError:  # none, or another thread was faster
+            block = _Block(size)
         self.__array_interface__ = {
-            "shape": (size,),
-            "typestr": "|u1",
-            "data": (self._block.ctypes.data + -self._block.ctypes.data % LINE, False),
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": (block.address, False),
             "version": 3,
         }
         # Unlike `__del__`, that is not called when Python ends and names are gone already.
-        finalize(self, _leave, self._size, self._block).atexit = False
+        finalize(self, _leave, block).atexit = False
 
 
-def _leave(size: int, block: Array) -> None:
+def _leave(block: _Block) -> None:
     """No array uses a block any more."""
-    if size + sum(_sizes()) <= LIMIT:
-        _left.setdefault(size, []).append(block)
+    if block.size + sum(_sizes()) <= LIMIT:
+        _left.setdefault(block.size, []).append(block)
 
 
 def _sizes() -> Iterator[int]:
@@ -57,7 +66,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """An array that begins with a line of the cache, of whatever is in memory there."""
     size = math.prod(shape) * dtype.itemsize
     if size >= LARGE:
-        return np.asarray(_Lease(size)).view(dtype).reshape(shape)
+        return np.asarray(_Lease(size, shape, dtype))
     block = np.empty(size + LINE, np.uint8)
     start = -block.ctypes.data % LINE
     return block[start : start + size].view(dtype).reshape(shape)

@@ -22,6 +22,7 @@ from .products import TILE_ROWS
 from .sharing import share_out, work_outside, worth
 from .shelf import Shelf
 from .short import Pass, WholePasses
+from .sums import sums_together
 from .tables import Table
 from .team import BEHIND, CUTS, PARTS, REVERSE, SHARES, described
 from .text import FunctionText, loop_products
@@ -128,6 +129,7 @@ class Plan:
             (name, self.sizes[self.program.shapes[total.parameter][0]])
             for total, name in layout.row_sums.items()
         ]
+        self.sums = sums_together(layout)
         self._columns: dict[tuple[str, ...], tuple[str, slice]] = {}
         self.infers = not self.program.adjoint and len(self.program.outputs) == 1
         self.outputs = frozenset(value for group in self.program.outputs for value in group)
@@ -330,13 +332,14 @@ class _Call:
                 vectors, operand = self._columns(outer.vectors), self._columns((outer.operand,))
                 with totals.adding(outer.blocks) as out:
                     self.matmul(vectors.T, operand, out)
-        for total in plan.layout.schedule.sums:
-            if totals.want((total.parameter,)):
-                with totals.adding((total.parameter,)) as out:
-                    if total in plan.layout.row_sums:
-                        self.arrays[plan.layout.row_sums[total]].sum(0, out=out)
+        for group in plan.sums:
+            parameters = tuple(total.parameter for total in group)
+            if totals.want(parameters):
+                with totals.adding(parameters) as out:
+                    if group[0] in plan.layout.row_sums:
+                        self.arrays[plan.layout.row_sums[group[0]]].sum(0, out=out)
                     else:
-                        columns = self._columns(total.factors)
+                        columns = self._columns(tuple(total.factors[0] for total in group))
                         ones = np.ones((1, len(columns)), plan.dtype)
                         self.matmul(ones, columns, out[None])
         return totals.finished()

@@ -23,6 +23,7 @@ from .layout import AFTER, BEFORE, GRADIENTS, LOOP, Layout
 from .packing import PANEL, packed_shape
 from .products import TILE_ROWS
 from .small_products import STRIP
+from .sums import sums_together
 from .tables import (
     ALL_ROWS,
     BATCH,
@@ -375,7 +376,7 @@ class WholeText:
             yield f"# {outer}"
             for family, lines in self._outer(outer, started):
                 yield from self._if_any([self.totals[family]], lines)
-        for totals in self._sums_together():
+        for totals in sums_together(self.layout):
             yield f"# {', '.join(f'd{total.parameter}' for total in totals)}"
             blocks = [total.parameter for total in totals]
             adds = bool(started.intersection(blocks))
@@ -436,33 +437,6 @@ class WholeText:
         if totals[0] in self.layout.row_sums:  # which the loop has added up when it has ended
             lines = [f"if until == {LENGTH}:", *(f"    {line}" for line in lines)]
         yield from self._if_any([array], lines)
-
-    def _sums_together(self) -> list[list[Total]]:
-        """Sums in groups whose vectors, and whose parameters, lie side by side.
-
-        A parameter that has a sum already is in a group of its own. What the loop adds up comes
-        last, because it is there at the end of the loop only.
-        """
-        groups: list[list[Total]] = []
-        seen: set[str] = set()
-        joins = False
-        in_loop = self.layout.row_sums
-        for total in sorted(self.layout.schedule.sums, key=lambda total: total in in_loop):
-            fresh = total.parameter not in seen and total not in self.layout.row_sums
-            group = [*groups[-1], total] if groups else [total]
-            vectors = tuple(one.factors[0] for one in group)
-            if (
-                fresh
-                and joins
-                and len(lying_together(self.program, [one.parameter for one in group])) == 1
-                and self.layout.find(vectors, steps=True) is not None
-            ):
-                groups[-1] = group
-            else:
-                groups.append([total])
-                joins = fresh
-            seen.add(total.parameter)
-        return groups
 
     # arrays
 
