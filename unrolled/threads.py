@@ -36,7 +36,9 @@ def num_threads() -> int | None:
     """
     if _chosen is not None:
         return _chosen
-    text = os.environ.get(VARIABLE)
+    if VARIABLE not in os.environ:  # quicker than to get nothing
+        return None
+    text = os.environ[VARIABLE]
     if not text:
         return None
     if not text.isdecimal() or int(text) < 1:

@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from struct import Struct
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,20 +24,18 @@ from .team import (
     BEHIND,
     CHUNKS,
     CUTS,
-    DONE,
-    INSIDE,
-    MET,
-    NEXT,
     PARTS,
+    PROGRESS,
     REVERSE,
     SHARES,
-    TASKS,
 )
 
 Axis = str | tuple[str, ...]  # rows, or the sizes of what is side by side
 LENGTH, BATCH, ALL_ROWS, ONE_ROW, THREADS = "length", "batch", "total", "1", "threads"
 
 COUNTS = (LENGTH, BATCH, ALL_ROWS)
+_write_progress = Struct(f"{PROGRESS}q").pack_into
+_NOTHING_DONE = [0] * (PROGRESS - 1)
 FIRST = ARRAYS  # the place of the first address that changes from call to call
 
 
@@ -129,11 +128,7 @@ class Table:
 
     def begin(self, behind: "Table | None" = None) -> None:
         """Make the head ready for a team of threads, which goes on to another table if there is."""
-        numbers = self.numbers
-        numbers[NEXT] = numbers[INSIDE] = numbers[MET] = 0
-        numbers[BEHIND] = behind.address if behind else 0
-        if numbers[CHUNKS]:
-            numbers[DONE : DONE + TASKS] = [0] * TASKS
+        _write_progress(self.numbers, 8 * BEHIND, behind.address if behind else 0, *_NOTHING_DONE)
 
 
 def axis_of(name: str, axis: int) -> str:

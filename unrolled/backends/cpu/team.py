@@ -25,10 +25,11 @@ from .atomics import add, pause, read, wait
 
 # The table's first slots. `BEHIND` is the address of the next table, 0 if there is none; `CUTS` is
 # an array, address and length: where the parts begin and end. `CHUNKS` and `DONE`, a slot for each
-# task, are those of `pipeline`.
-NEXT, PARTS, SHARES, INSIDE, MET, REVERSE, BEHIND, CHUNKS, DONE = range(9)
+# task, are those of `pipeline`. What changes during a call stands first, in `PROGRESS` slots.
 TASKS = 4
-CUTS = DONE + TASKS
+BEHIND, NEXT, INSIDE, MET, DONE = range(5)
+PROGRESS = DONE + TASKS
+PARTS, SHARES, REVERSE, CHUNKS, CUTS = range(PROGRESS, PROGRESS + 5)
 ARRAYS = CUTS + 2
 
 _CLOSED = 1 << 32  # added to NEXT when the door is closed
