@@ -55,9 +55,12 @@ DERIVATIVES: dict[str, tuple[str | None, ...]] = {
 # it. A number that goes with every unit of a vector has the sum of what comes back from them.
 
 
+_OF_A_RECIPROCAL = "-dy * y * y"  # of 1 / b, without a division
+
+
 @cache
-def _rule(operation: str, position: int) -> Expression | None:
-    text = DERIVATIVES[operation][position]
+def _rule(operation: str, position: int, reciprocal: bool = False) -> Expression | None:
+    text = _OF_A_RECIPROCAL if reciprocal and position else DERIVATIVES[operation][position]
     return None if text is None else read_expression(text, ("a", "b", "c", "y", "dy"))
 
 
@@ -191,8 +194,9 @@ class _Adjoint:
             return
         names = dict(zip("abc", instruction.arguments, strict=False))
         names |= {"y": instruction.name, "dy": dy}
+        reciprocal = instruction.operation == "div" and instruction.arguments[0] == 1
         for position, argument in enumerate(instruction.arguments):
-            rule = _rule(instruction.operation, position)
+            rule = _rule(instruction.operation, position, reciprocal)
             if rule is None or not self._has_gradient(argument):
                 continue
             term = self.builder.expression(rule, lambda text: names[text])

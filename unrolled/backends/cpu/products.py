@@ -77,11 +77,12 @@ class _Tile:
         """The module's function that computes such a tile, written when first asked for.
 
         It takes the operand's first row and how far apart rows are, the first panel and the numbers
-        of one, the place in the result and how far apart its rows are, and how many columns the
-        result has from there on.
+        of one, the place in the result, how far apart its rows are and what belongs to two panels,
+        and how many columns the result has from there on, of the first panel and of the second.
         """
         name = f"tile_{self.rows}x{self.panels}_{suffix(self.vector)}"
-        return _function(module, name, self.vector.element, "awawaww", lambda *a: _Writer(self, *a))
+        kinds = "awawawwww"
+        return _function(module, name, self.vector.element, kinds, lambda *a: _Writer(self, *a))
 
 
 def _function(module: Any, name: str, number: Any, arguments: str, write: Any) -> Any:
@@ -112,9 +113,10 @@ class _Writer:
         span: Any,
         out: Any,
         out_step: Any,
-        left: Any,
+        hop: Any,
+        *left: Any,
     ) -> None:
-        self.tile, self.builder, self.left = tile, builder, left
+        self.tile, self.builder, self.left = tile, builder, left[: tile.panels]
         self.vector, self.number = tile.vector, tile.vector.element
         self.lanes = tile.vector.count
         self.width = PANEL * self.lanes
@@ -122,7 +124,11 @@ class _Writer:
         self.units = builder.udiv(span, self.whole(self.width))
         self.operands = self.rows(operand, operand_step, tile.rows)
         self.panels = self.rows(panel, span, tile.panels)
-        self.outs = self.rows(out, out_step, tile.rows)
+        self.outs = [
+            place
+            for row in self.rows(out, out_step, tile.rows)
+            for place in self.rows(row, hop, tile.panels)
+        ]
 
     def whole(self, number: int) -> Any:
         return ir.Constant(_WHOLE, number)
@@ -197,17 +203,18 @@ class _Writer:
     def finish(self, sums: list[Any]) -> None:
         """Write the sums; at the right edge of a block, only the columns that it has."""
         builder = self.builder
-        fits = builder.icmp_signed(">=", self.left, self.whole(self.tile.panels * self.width))
+        # The last panel has the fewest columns.
+        fits = builder.icmp_signed(">=", self.left[-1], self.whole(self.width))
         with builder.if_else(fits) as (inside, edge):
             with inside:
                 self.put(sums, [None] * self.tile.vectors)
             with edge:
-                starts = [self.whole(v * self.lanes) for v in range(self.tile.vectors)]
-                left = [builder.sub(self.left, start) for start in starts]
+                starts = [self.whole(v * self.lanes) for v in range(PANEL)]
+                left = [builder.sub(left, start) for left in self.left for start in starts]
                 self.put(sums, [first_lanes(builder, self.vector, count) for count in left])
 
     def put(self, sums: list[Any], masks: list[Any]) -> None:
-        places = [self.place(row, v) for row in self.outs for v in range(self.tile.vectors)]
+        places = [self.place(out, v) for out in self.outs for v in range(PANEL)]
         for total, place, mask in zip(sums, places, masks * self.tile.rows, strict=True):
             if mask is None:
                 self.builder.store(total, place, align=self.size)
@@ -216,15 +223,16 @@ class _Writer:
 
 
 class _Panels:
-    """Writes a function for the rows of a tile and panels whose results lie side by side.
+    """Writes a function for the rows of a tile and some panels.
 
-    Its arguments are those of a tile and, at the end, how many rows and panels there are, and
-    whether it goes from the last panel to the first (1) or onwards (0).
+    Its arguments are those of a tile, of how many columns are left only the first, and at the end
+    how many rows and panels there are, and whether it goes from the last panel to the first (1) or
+    onwards (0). The results of two panels lie as far apart as it says, or side by side (0).
     """
 
     def __init__(self, vector: Any, builder: Any, *arguments: Any) -> None:
         self.vector, self.builder = vector, builder
-        *self.same, self.left, self.rows, self.count, self.back = arguments
+        *self.same, self.hop, self.left, self.rows, self.count, self.back = arguments
 
     def write(self) -> None:
         builder = self.builder
@@ -242,11 +250,16 @@ class _Panels:
         last = builder.sub(self.count, builder.add(done, taken))
         back = builder.icmp_signed("!=", self.back, ir.Constant(_WHOLE, 0))
         first = builder.select(back, last, done)
-        column = builder.mul(first, ir.Constant(_WHOLE, PANEL * self.vector.count))
+        width = ir.Constant(_WHOLE, PANEL * self.vector.count)
+        together = builder.icmp_signed("==", self.hop, ir.Constant(_WHOLE, 0))
+        hop = builder.select(together, width, self.hop)
+        column = builder.mul(first, hop)
         here = builder.gep(panel, [builder.mul(first, span)], inbounds=True)
         place = builder.gep(out, [column], inbounds=True)
-        left = builder.sub(self.left, column)
-        self._choose((operand, operand_step, here, span, place, out_step, left), taken)
+        left = builder.select(together, builder.sub(self.left, column), self.left)
+        second = builder.select(together, builder.sub(left, width), left)
+        given = operand, operand_step, here, span, place, out_step, hop, left, second
+        self._choose(given, taken)
         done.add_incoming(builder.add(done, taken), builder.block)
         builder.branch(head)
         builder.position_at_end(after)
@@ -271,14 +284,12 @@ class _Panels:
             builder.call(tile.function(builder.module), arguments)
             return
         half = _Tile(tile.rows, 1, tile.vector)
-        operand, operand_step, panel, span, out, out_step, left = arguments
-        width = ir.Constant(_WHOLE, PANEL * tile.vector.count)
+        operand, operand_step, panel, span, out, out_step, hop, _, second = arguments
         builder.call(half.function(builder.module), arguments)
-        panel = builder.gep(panel, [span], inbounds=True)
-        out, left = builder.gep(out, [width], inbounds=True), builder.sub(left, width)
+        panel, out = (builder.gep(a, [b], inbounds=True) for a, b in ((panel, span), (out, hop)))
         builder.call(
             half.function(builder.module),
-            (operand, operand_step, panel, span, out, out_step, left),
+            (operand, operand_step, panel, span, out, out_step, hop, second, second),
         )
 
 
@@ -292,12 +303,14 @@ def _panels(
     out: Any,
     at: Any,
     column: Any,
+    hop: Any,
     left: Any,
     back: Any,
 ) -> None:
     """The rows of a tile, of some panels; in `out` they begin at (at, column), with `left` columns.
 
-    If `back` is 1 rather than 0, the last panels come first.
+    The next panel has its columns behind these or, if `hop` is not 0, so far from the first of
+    them, and as many of them. If `back` is 1 rather than 0, the last panels come first.
     """
     raise only_compiled("_panels")
 
@@ -317,7 +330,7 @@ def _panels_result(*arguments: Any) -> Any:
 
 
 def _write_panels(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-    operand, row, rows, packed, panel, panels, out, at, column, left, back = arguments
+    operand, row, rows, packed, panel, panels, out, at, column, hop, left, back = arguments
     matrices = [
         context.make_array(kind)(context, builder, array)
         for kind, array in zip(sig.args, arguments, strict=True)
@@ -335,10 +348,10 @@ def _write_panels(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         builder.module,
         f"panels_{suffix(vector)}",
         vector.element,
-        "awawawwwww",
+        "awawawwwwww",
         lambda *given: _Panels(vector, *given),
     )
-    given = operand, steps[0], packed, steps[1], out, steps[2], left, rows, panels, back
+    given = operand, steps[0], packed, steps[1], out, steps[2], hop, left, rows, panels, back
     builder.call(function, given)
     return context.get_dummy_value()
 
@@ -370,7 +383,8 @@ def multiply_group(operand, row, rows, packed, group, panels, out, at, step):  #
         at: its first row.
         step: the number of the step; see `in_turn`.
     """
-    _panels(operand, row, rows, packed, group * panels, panels, out, at, 0, out.shape[1], step & 1)
+    left, back = out.shape[1], step & 1
+    _panels(operand, row, rows, packed, group * panels, panels, out, at, 0, 0, left, back)
 
 
 @njit(**_OPTIONS)
@@ -390,15 +404,17 @@ def multiply(operand, row, rows, packed, groups, blocks, out, at, step):  # type
     """
     width, size = packed.shape[1] // operand.shape[1], out.shape[1] // blocks
     high = height(rows)
-    together = 2 if blocks == 1 else 1  # panels that lie side by side
+    # Two panels at once: of two blocks, or of two groups if there is one block.
+    together, hop = (2, 0) if blocks == 1 else (1, size)
     turns = (groups[1] - groups[0] + together - 1) // together
     for number in range(turns):
         group = groups[0] + together * in_turn((0, turns), number, step)
         start = group * width
-        for block in range(blocks):
+        for block in range(0, blocks, 2):
+            panels = min(together, groups[1] - group) if blocks == 1 else min(2, blocks - block)
             for above in range(0, rows, high):
                 _panels(
                     operand, row + above, min(high, rows - above), packed,
-                    group * blocks + block, min(together, groups[1] - group), out, at + above,
-                    block * size + start, size - start, 0,
+                    group * blocks + block, panels, out, at + above,
+                    block * size + start, hop, size - start, 0,
                 )  # fmt: skip

@@ -42,9 +42,12 @@ OPERATIONS: dict[str, str] = {
     "softplus": "softplus({0})",
 }
 
+# To divide by a number of units would take a while at each step; its reciprocal is there before.
+_A_PART = "(real(1.0) / {1})"
+
 # Operation that makes one number of a vector → how a kernel writes it, where {0} is what has been
 # added up lane by lane, and {1} how many units there were.
-ADDED_UP: dict[str, str] = {"sum": "added_up({0})", "mean": "added_up({0}) / {1}"}
+ADDED_UP: dict[str, str] = {"sum": "added_up({0})", "mean": f"added_up({{0}}) * {_A_PART}"}
 
 # Module of the backend → what a kernel may take from it.
 _OFFERED = {
@@ -220,6 +223,8 @@ class UnitText:
         parts = [self._name(a) if isinstance(a, str) else _number(a) for a in instruction.arguments]
         if instruction.operation in REDUCTIONS:
             return parts[0]  # what is added up
+        if instruction.operation == "div" and instruction.arguments[1] in self.program.counts:
+            return f"{parts[0]} * {_A_PART.format(*parts)}"
         return OPERATIONS[instruction.operation].format(*parts)
 
     def _name(self, value: str) -> str:
