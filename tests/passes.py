@@ -9,7 +9,7 @@ import numpy as np
 from unrolled import Cell
 from unrolled.backends.blocks import stack_blocks
 from unrolled.backends.steps import Result, Steps
-from unrolled.derivative import differentiate, kept_values
+from unrolled.derivative import Recompute, differentiate, kept_values
 
 Run = Callable[..., Result]
 
@@ -55,7 +55,7 @@ class Case:
         run: Run,
         dtype: str = "float64",
         reverse: bool = False,
-        recompute: bool = False,
+        recompute: Recompute = "cheap",
         **options: Any,
     ) -> dict[str, np.ndarray]:
         """The outputs, the last states, and the gradient of everything that has one."""

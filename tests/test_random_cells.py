@@ -59,7 +59,7 @@ def by_plain_loops(case, reverse):
 def assert_both_passes_are_right(cell, steps, reverse, seed=0):
     case = Case.draw(cell, STEPS[steps], 2, different_sizes(cell), seed)
     expected = by_plain_loops(case, reverse)
-    for recompute in (False, True):
+    for recompute in ("cheap", "near", "all"):
         found = case.both_passes(reference.run, reverse=reverse, recompute=recompute)
         assert_close(found, {name: expected[name] for name in found}, 1e-10)
 

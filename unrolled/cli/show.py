@@ -10,7 +10,7 @@ from rich.syntax import Syntax
 
 from unrolled.cell import Cell
 from unrolled.cli.cell_argument import find_cell
-from unrolled.derivative import kept_values
+from unrolled.derivative import differentiate, kept_values
 from unrolled.schedule import schedule
 from unrolled.views.latex import latex
 
@@ -61,12 +61,13 @@ def _kernels(cell: Cell) -> list[Part]:
     from unrolled.backends.cpu import kernel_for  # Numba takes half a second, so only here
 
     single = np.dtype("float32")
-    training = cell.forward.with_outputs((cell.states[0],), kept_values(cell.backward))
+    backward = differentiate(cell.forward, recompute="near")
+    training = cell.forward.with_outputs((cell.states[0],), kept_values(backward))
     return [
         (title, kernel_for(program, single).text, "python")
         for title, program in (
             ("The kernel for inference", cell.forward),
             ("The kernel for training: what the backward pass needs is kept", training),
-            ("The kernel of the backward pass", cell.backward),
+            ("The kernel of the backward pass", backward),
         )
     ]

@@ -131,7 +131,7 @@ def _programs(
 ) -> tuple[Program, Program, Program]:
     """For inference, for training, and backward."""
     forward = _parsed(text).forward
-    adjoint = differentiate(forward, outputs=emitted, recompute=recompute)
+    adjoint = differentiate(forward, outputs=emitted, recompute="all" if recompute else "near")
     groups = [(state,) for state in emitted]
     return (
         forward.with_outputs(*groups),

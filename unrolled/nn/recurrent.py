@@ -41,7 +41,7 @@ class Recurrent(Layers):
         recompute: whether the forward pass keeps for the backward pass only the states that each
             step receives, and the backward pass computes the rest of the step again: the same
             numbers for less memory and more time. An LSTM then keeps 2 · H numbers for each step
-            of a row in place of 7 · H, a GRU H in place of 5 · H.
+            of a row in place of 6 · H, a GRU H in place of 5 · H.
             Compilers and transforms of torch.func, on the eager backend, keep what they will.
         backend: `"auto"`, or one by name: `"cpu"`, `"eager"`, `"reference"`.
         device: of the parameters.
