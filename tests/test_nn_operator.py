@@ -170,7 +170,8 @@ def test_opcheck(rows: str, keep: bool) -> None:
         noise = 2.0 * (torch.rand(4, 2, 5) < 0.5)
     states = [torch.randn(2, 5), torch.randn(2, 5, requires_grad=keep)]
     families = [p if keep else p.detach() for p in layer._families(0)]
-    arguments = (x, states, families, counts, resets, noise, anew, keep)
+    width = layer._directions[0].widths[-1] if keep else -1
+    arguments = (x, states, families, counts, resets, noise, anew, width)
     about = (direction.text, list(direction.numbers), True, "auto", False, False)
     torch.library.opcheck(torch.ops.unrolled.forward, (*arguments, *about))
     given = direction_module.Given(states, families, noise, anew)
@@ -441,3 +442,14 @@ def test_the_kernels_run_without_a_warning() -> None:
             layer = LSTM(3, 4, dtype=dtype)
             y, _ = layer(torch.randn(5, 2, 3, dtype=dtype))
             y.sum().backward()
+
+
+def test_a_cell_of_which_nothing_is_kept_compiles() -> None:
+    """Its backward pass needs no value of the forward pass, and runs all the same."""
+    cell = Cell.parse("def fading(x, h_prev):\n    h = 0.5 * h_prev + x\n    return h\n")
+    layer = Recurrent(cell, 3, 3)
+    assert layer._directions[0].widths[-1] == 0
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    x = torch.randn(4, 2, 3, requires_grad=True)
+    ours, plain = (torch.autograd.grad(run(x)[0].sin().sum(), x) for run in (compiled, layer))
+    torch.testing.assert_close(ours, plain)

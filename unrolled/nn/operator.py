@@ -65,7 +65,7 @@ def recurrence(
     )
     if _watched(x):
         outputs = [
-            _operator_forward(direction, *_flat(x, one, counts, resets), keep)
+            _operator_forward(direction, *_flat(x, one, counts, resets), keep=keep)
             for direction, one in zip(directions, given, strict=True)
         ]
         return [found[:-1] for found in outputs] if keep else outputs
@@ -182,7 +182,7 @@ def _gradients(
         return _sum([dx for dx, _ in found]), [parts for _, parts in found]
     saved = [
         # There is none where a program was exported for inference, and trained all the same.
-        _operator_forward(direction, *arguments, True)[-1] if one is None else one
+        _operator_forward(direction, *arguments, keep=True)[-1] if one is None else one
         for direction, arguments, one in zip(directions, flat, kept, strict=True)
     ]
     filled = [
@@ -261,12 +261,14 @@ def _differentiable_gradients(
 
 
 # The operators, for torch.compile, torch.export and whatever else must see them. `about` is what
-# makes a `Direction`: the text of the cell, its sizes, and so on.
+# makes a `Direction`: the text of the cell, its sizes, and so on. `width` is how many numbers are
+# kept for each row of a step, −1 where nothing is: a compiled graph that is cached belongs to that
+# number, which another version of this library may change.
 
 _library = torch.library.Library("unrolled", "DEF")  # type: ignore[no-untyped-call]
 _library.define(  # type: ignore[no-untyped-call]
     "forward(Tensor x, Tensor[] states, Tensor[] parameters, Tensor? counts, Tensor? resets, "
-    "Tensor? noise, Tensor[] anew, bool keep, "
+    "Tensor? noise, Tensor[] anew, int width, "
     "str cell, int[] sizes, bool reverse, str backend, bool all_states, bool recompute) -> Tensor[]"
 )
 _library.define(  # type: ignore[no-untyped-call]
@@ -277,8 +279,9 @@ _library.define(  # type: ignore[no-untyped-call]
 )
 
 
-def _operator_forward(direction: Direction, *arguments: Any) -> list[Tensor]:
-    found: list[Tensor] = torch.ops.unrolled.forward(*arguments, **_about(direction))
+def _operator_forward(direction: Direction, *arguments: Any, keep: bool) -> list[Tensor]:
+    width = direction.widths[-1] if keep else -1
+    found: list[Tensor] = torch.ops.unrolled.forward(*arguments, width, **_about(direction))
     return found
 
 
@@ -310,12 +313,12 @@ def _forward(
     resets: Tensor | None,
     noise: Tensor | None,
     anew: list[Tensor],
-    keep: bool,
+    width: int,
     *about: Any,
 ) -> list[Tensor]:
     given = Given(states, parameters, noise, anew)
-    (found,) = forward([_direction(*about)], x, [given], counts, resets, keep)
-    if keep:  # in the shape promised below, however few rows take part
+    (found,) = forward([_direction(*about)], x, [given], counts, resets, width >= 0)
+    if width >= 0:  # in the shape promised below, however few rows take part
         kept, rows = found[-1], math.prod(x.shape[:-1])
         if len(kept) < rows:
             kept = x.new_zeros(rows, kept.shape[1])
@@ -332,12 +335,13 @@ def _forward_shapes(
     resets: Tensor | None,
     noise: Tensor | None,
     anew: list[Tensor],
-    keep: bool,
+    width: int,
     *about: Any,
 ) -> list[Tensor]:
-    *emitted, kept = (x.new_empty(*x.shape[:-1], width) for width in _direction(*about).widths)
-    found = [*emitted, *(x.new_empty(state.shape) for state in states)]
-    return [*found, kept] if keep else found
+    rows, direction = x.shape[:-1], _direction(*about)
+    found = [x.new_empty(*rows, emitted) for emitted in direction.widths[:-1]]
+    found += [x.new_empty(state.shape) for state in states]
+    return [*found, x.new_empty(*rows, width)] if width >= 0 else found
 
 
 def _backward(
@@ -380,11 +384,11 @@ def _backward_shapes(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    x, states, parameters, counts, resets, noise, anew, keep, *about = inputs
+    x, states, parameters, counts, resets, noise, anew, width, *about = inputs
     ctx.set_materialize_grads(False)
     ctx.direction = _direction(*about)
     ctx.counted = (len(states), len(anew))
-    optional = [counts, resets, noise, output[-1] if keep else None]
+    optional = [counts, resets, noise, output[-1] if width >= 0 else None]
     ctx.there = [tensor is not None for tensor in optional]
     given = [tensor for tensor in optional if tensor is not None]
     ctx.save_for_backward(*given, x, *states, *anew, *parameters)
