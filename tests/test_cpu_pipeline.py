@@ -1,5 +1,6 @@
 """One thread in the loop, another one before and behind it: the same bits, whoever comes when."""
 
+import itertools
 import random
 import threading
 import time
@@ -15,7 +16,8 @@ from random_cells import random_cells
 from unrolled import cells, layer_norm
 from unrolled.backends import reference
 from unrolled.backends.cpu import kernel_for, sharing
-from unrolled.backends.cpu.pipeline import CHUNK
+from unrolled.backends.cpu.pipeline import CHUNK, chunks_of, turns_of
+from unrolled.backends.cpu.team import ARRAYS, CHUNKS
 from unrolled.backends.cpu.threads import run_together
 from unrolled.backends.steps import Steps
 from unrolled.derivative import differentiate
@@ -182,3 +184,15 @@ def test_the_kernel_says_what_the_tasks_are():
     text = kernel_for(differentiate(cells.lstm.forward), np.dtype("float32")).text
     for title in ("the loop", "after the loop", "gradients of parameters"):
         assert f":  # {title}\n" in text
+
+
+def test_chunks_are_all_steps_one_after_the_other():
+    table = np.zeros(ARRAYS, np.int64)
+    for length in (1, 2, 7, 8, 9, 31, 32, 33, 64, 65, 200):
+        table[CHUNKS] = chunks_of(length)
+        found = [turns_of(table, chunk, length) for chunk in range(table[CHUNKS])]
+        assert found[0][0] == 0
+        assert found[-1][1] == length
+        assert all(end == start for (_, end), (start, _) in itertools.pairwise(found))
+        assert all(start < end <= start + CHUNK for start, end in found)
+        assert all(start % 2 == 0 for start, _ in found)  # two buffers change places at each step

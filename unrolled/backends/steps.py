@@ -72,7 +72,7 @@ class Steps:
         return {}
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _dense(length: int, batch: int) -> Steps:
     return Steps(np.full(length, batch, np.int64), batch)
 

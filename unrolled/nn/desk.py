@@ -20,7 +20,6 @@ from torch import Tensor, empty_like
 from ..backends.cpu import Kernel, kernel_for, memory
 from ..backends.cpu.live import LiveText, live_kernel_for
 from ..backends.cpu.sharing import share_out, work_outside
-from ..backends.cpu.short import is_short
 from ..backends.cpu.tables import FIRST, Extent, Table
 from ..backends.cpu.team import NEXT
 from ..backends.cpu.whole import WholeText
@@ -136,7 +135,6 @@ class Desk:
             between = rows if how else rows[1:]
             self.steps = Steps.dense(1 if how else rows[0], between[0] if between else 1)
         self.rows = self.steps.rows
-        self.short = is_short(self.rows, stack.work)  # in training, too
         self.dtype: np.dtype[Any] = DTYPES[stack.dtype]
         size, count = stack.state_sizes[0], len(stack.directions)
         self.output = self._empty(*rows, stack.width * size)

@@ -165,7 +165,7 @@ class Shortcut:
             if not wanted:
                 emitted, last, _ = desk.forward(x, states, families, beside, keep=False)
                 return *emitted, *last
-            if not desk.short:
+            if not self.is_short(desk.rows):
                 return None
             return _apply(desk, (self, key, len(states), beside), x, *states, *families)
         finally:
