@@ -186,6 +186,15 @@ def test_opcheck(rows: str, keep: bool) -> None:
         )
 
 
+def test_a_program_that_keeps_other_numbers_says_so() -> None:
+    direction = Recurrent(cells.lstm, 3, 5)._directions[0]
+    states, families = [torch.zeros(2, 5)] * 2, Recurrent(cells.lstm, 3, 5)._families(0)
+    about = (direction.text, list(direction.numbers), False, "auto", False, False)
+    arguments = (torch.zeros(4, 2, 3), states, list(families), None, None, None, [])
+    with pytest.raises(InputError, match=r"keeps 7 numbers .* Compile or export it again"):
+        torch.ops.unrolled.forward(*arguments, 7, *about)
+
+
 # derivatives
 
 

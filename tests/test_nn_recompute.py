@@ -156,7 +156,7 @@ def test_the_operator_is_a_good_operator():
     x, states = torch.randn(4, 2, 3, requires_grad=True), [torch.randn(2, 5) for _ in range(2)]
     torch.library.opcheck(
         torch.ops.unrolled.forward,
-        (x, states, list(layer._families(0)), None, None, None, [], True, *about),
+        (x, states, list(layer._families(0)), None, None, None, [], direction.widths[-1], *about),
     )
 
 

@@ -11,6 +11,7 @@ import unrolled
 from unrolled import Cell, EquationError, InputError, cells
 from unrolled.lab import gradient_check
 from unrolled.nn import Recurrent
+from unrolled.nn.direction import direction_of
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 T, B, X, H = 7, 3, 4, 5
@@ -350,9 +351,10 @@ def test_the_operator_is_a_good_operator_with_noise():
     parameters = [data(*shape).requires_grad_() for shape in ((H, X), (H, H), (H,))]
     noise = data(T, B, H).gt(0).double()
     about = (cell.text, [X, H], False, "auto", False, False)
+    direction = direction_of(about[0], (X, H), *about[2:])
     torch.library.opcheck(
         torch.ops.unrolled.forward,
-        (x, [h], parameters, None, None, noise, [], True, *about),
+        (x, [h], parameters, None, None, noise, [], direction.widths[-1], *about),
     )
 
 

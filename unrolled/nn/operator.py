@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from . import fresh
 from .choice import EAGER, choose, refuse_second_derivative
 from .direction import Direction, Given, backward, direction_of, forward, forward_eager
@@ -316,8 +317,13 @@ def _forward(
     width: int,
     *about: Any,
 ) -> list[Tensor]:
-    given = Given(states, parameters, noise, anew)
-    (found,) = forward([_direction(*about)], x, [given], counts, resets, width >= 0)
+    given, direction = Given(states, parameters, noise, anew), _direction(*about)
+    if width >= 0 and width != direction.widths[-1]:
+        raise InputError(
+            f"This program keeps {width} numbers of each row and step for its gradients, where "
+            f"this version of unrolled keeps {direction.widths[-1]}. Compile or export it again."
+        )
+    (found,) = forward([direction], x, [given], counts, resets, width >= 0)
     if width >= 0:  # in the shape promised below, however few rows take part
         kept, rows = found[-1], math.prod(x.shape[:-1])
         if len(kept) < rows:
