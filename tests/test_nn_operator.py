@@ -294,7 +294,7 @@ def test_second_derivatives_of_the_watched_operator() -> None:
             None,
             None,
             [],
-            True,
+            direction.widths[-1],
             direction.text,
             direction.numbers,
             False,
