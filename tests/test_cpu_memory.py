@@ -129,8 +129,8 @@ def packings(monkeypatch, long_way):
     counted = []
     packed = shelf.Shelf.packed
 
-    def count(self, weights, how, pack, unchanged):
-        return packed(self, weights, how, lambda: (counted.append(how), pack())[1], unchanged)
+    def count(self, weights, how, pack):
+        return packed(self, weights, how, lambda: (counted.append(how), pack())[1])
 
     monkeypatch.setattr(shelf.Shelf, "packed", count)
     return counted
@@ -205,7 +205,7 @@ def test_the_shelf_keeps_only_so_much(monkeypatch):
     kept = shelf.Shelf()
     for _ in range(9):
         weights = np.zeros((64, 64), F4)
-        kept.packed(weights, (), weights.copy, shelf.unchanged)
+        kept.packed(weights, (), weights.copy)
     assert kept._size() <= 1 << 16
 
 
@@ -216,7 +216,7 @@ def test_threads_may_store_at_once(monkeypatch):
 
     def store(number):
         for _ in range(200):
-            found = kept.packed(matrices[number], (), matrices[number].copy, shelf.unchanged)
+            found = kept.packed(matrices[number], (), matrices[number].copy)
             np.testing.assert_array_equal(found, matrices[number])
 
     with ThreadPoolExecutor(8) as pool:

@@ -5,8 +5,8 @@ import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
-from unrolled.backends.cpu import products, vectors
-from unrolled.backends.cpu.packing import fill, packed_shape
+from unrolled.backends.cpu import products, shared, vectors
+from unrolled.backends.cpu.packing import pack, packed_shape
 from unrolled.backends.cpu.products import TILE_ROWS, height, multiply, multiply_group
 from unrolled.backends.cpu.team import groups_of
 
@@ -37,18 +37,11 @@ def group_by_group(operand, rows, packed, panels, out, tile, step):
                     out[start + row, group * width + column] = tile[1 + row, column]
 
 
-def pack(weights, blocks=1, vectors=2, fill=fill):
-    K, N = weights.shape
-    packed = np.empty(packed_shape(K, blocks, N // blocks, vectors, weights.dtype), weights.dtype)
-    fill(weights, blocks, vectors, packed, 0, len(packed))
-    return packed
-
-
 def tolerance(dtype, K):
     return (1e-6 if dtype == np.float32 else 1e-14) * np.sqrt(K) * 3
 
 
-def check(K, N, rows, dtype, blocks=1, compiled=product, fill=fill):
+def check(K, N, rows, dtype, blocks=1, compiled=product):
     """Some rows in the midst of others, which must stay as they are."""
     rng = np.random.default_rng([K, N, rows])
     weights = rng.standard_normal((K, blocks * N)).astype(dtype)
@@ -58,7 +51,7 @@ def check(K, N, rows, dtype, blocks=1, compiled=product, fill=fill):
     exact = operand.astype(np.float64) @ weights.astype(np.float64)
     expected[3 : 3 + rows] = exact[2 : 2 + rows]
     out = before.copy()
-    compiled(operand, 2, rows, pack(weights, blocks, fill=fill), blocks, out, 3)
+    compiled(operand, 2, rows, pack(weights, blocks, 2), blocks, out, 3)
     np.testing.assert_allclose(out, expected, rtol=0, atol=tolerance(dtype, K))
     np.testing.assert_array_equal(out[:3], before[:3])
     np.testing.assert_array_equal(out[3 + rows :], before[3 + rows :])
@@ -116,7 +109,7 @@ def test_packed_panels(dtype):
     width = 2 * vectors.lanes(dtype)
     K, N = 3, width + 1
     weights = np.arange(1, 1 + K * N).reshape(K, N).astype(dtype)
-    packed = pack(weights)
+    packed = pack(weights, 1, 2)
     assert packed.shape == packed_shape(K, 1, N, 2, dtype) == (2, K * width)
     panels = packed.reshape(2, K, width)
     np.testing.assert_array_equal(panels[0], weights[:, :width])
@@ -141,7 +134,7 @@ def test_packing_follows_any_order_in_memory(K, dtype):
 def test_shares_of_the_groups_give_the_same_bits(rows, blocks):
     rng = np.random.default_rng(0)
     operand = rng.standard_normal((rows, 65))
-    packed = pack(rng.standard_normal((65, 300)), blocks)
+    packed = pack(rng.standard_normal((65, 300)), blocks, 2)
     first = np.empty((rows, 300))
     product(operand, 0, rows, packed, blocks, first, 0)
     for shares in (1, 2, 3, 50):
@@ -159,11 +152,15 @@ def test_tiles_are_about_equally_high(rows):
 
 @pytest.mark.parametrize("width", [16, 32, 64])
 @pytest.mark.parametrize("registers", [16, 32])
-def test_other_widths_of_vector(monkeypatch, width, registers):
+def test_other_widths_of_vector(monkeypatch, tmp_path, width, registers):
+    monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path))  # what the kernels share is compiled anew
+    for function in shared.Shared.all.values():
+        monkeypatch.setattr(function, "_addresses", {})
+    fill = shared.Shared.all["fill"]
+    monkeypatch.setattr(fill, "body", njit(error_model="numpy")(fill.body.py_func))
     monkeypatch.setattr(vectors, "_vector_bytes", lambda: width)
     monkeypatch.setattr(products, "REGISTERS", registers)
-    options = {"error_model": "numpy"}
-    product_of_panels, fill_again = (njit(**options)(f.py_func) for f in (multiply, fill))
+    product_of_panels = njit(error_model="numpy")(multiply.py_func)
 
     @njit
     def compiled(operand, row, rows, packed, blocks, out, at):
@@ -171,12 +168,12 @@ def test_other_widths_of_vector(monkeypatch, width, registers):
         product_of_panels(operand, row, rows, packed, groups, blocks, out, at, 1)
 
     for rows in (1, 2, 3, 5, 7):
-        check(33, 70, rows, np.float64, compiled=compiled, fill=fill_again)
+        check(33, 70, rows, np.float64, compiled=compiled)
 
 
 def test_arrays_that_do_not_fit_are_refused():
     operand, weights, out = np.ones((2, 4)), np.ones((4, 3)), np.ones((2, 3))
-    packed = pack(weights)
+    packed = pack(weights, 1, 2)
     for wrong in (operand.astype(np.float32), np.ones((2, 8))[:, ::2]):
         with pytest.raises(TypingError, match="C-contiguous matrices of one dtype; found"):
             product(wrong, 0, 2, packed, 1, out, 0)

@@ -5,18 +5,22 @@ import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
-from unrolled.backends.cpu.small_products import (
-    STRIP,
-    copy,
-    copy_row,
-    product,
-    product_turned,
-    set_all,
-)
+from unrolled.backends.cpu import small_products
+from unrolled.backends.cpu.small_products import STRIP, copy, copy_row, set_all
 from unrolled.backends.cpu.vectors import lanes
 
 DTYPES = (np.float32, np.float64)
 SIZES = (1, 2, 7, 8, 9, 16, 17, 33, 65, 130)
+
+
+@njit
+def product(a, b, out, adds):
+    small_products.product(a, b, out, adds)
+
+
+@njit
+def product_turned(a, b, strip, out):
+    small_products.product_turned(a, b, strip, out)
 
 
 def drawn(rng, rows, columns, dtype, transposed=False):

@@ -28,6 +28,11 @@ def compiled(
         signature: what the function takes; the address of a table by default.
     """
     _announce(path, name, about, dtype)
+    return machine_code(path, name, signature)
+
+
+def machine_code(path: Path, name: str, signature: Any) -> int:
+    """The address of the machine code of a function of a generated file, of whatever kind."""
     function = cfunc(signature, **_OPTIONS)(getattr(files.load(path), name))
     _compiled.append(function)
     return int(function.address)

@@ -7,22 +7,21 @@ registers and are added up across their lanes at the end, all together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, errors, types
 from numba.core.typing import signature
 
-from .emission import Value, filled
+from .emission import Matrix, Value, filled, further
+from .shared import Shared, matrices_of
 from .vectors import (
-    VectorType,
     compiled,
     first_lanes,
-    lanes_of,
     masked_load,
     masked_store,
     only_compiled,
+    vector_of,
 )
 
 LEAST_SUMS = 8  # a sum waits some cycles for the one before it; so many keep the machine busy
@@ -61,37 +60,29 @@ def _result(weights: Any, first: Any, count: Any, operand: Any, row: Any, *rest:
 
 
 class _Writer:
-    """Writes the instructions of one product."""
+    """Writes the instructions of a product.
 
-    def __init__(self, context: Any, builder: Any, sig: Any, arguments: Sequence[Any]) -> None:
-        weights, self.first, self.count, operand, self.row, self.rows, out, self.column = arguments
-        dtype = sig.args[0].dtype
-        self.builder = builder
-        self.lanes = lanes_of(dtype)
-        self.size = dtype.bitwidth // 8
-        self.number = context.get_value_type(dtype)
-        self.vector = context.get_value_type(VectorType(dtype, self.lanes))
-        self.integer = context.get_value_type(types.intp)
-        self.weights, self.operand, self.out = (
-            context.make_array(kind)(context, builder, array)
-            for kind, array in ((sig.args[0], weights), (sig.args[3], operand), (sig.args[6], out))
-        )
-        self.units = builder.extract_value(self.weights.shape, 1)
+    Its arguments are the addresses of the first rows of the weights, the operand and `out`, each
+    with the step of their rows; then how many rows of weights and of the operand there are, and
+    how many units they have.
+    """
+
+    def __init__(self, builder: Any, vector: Any, *arguments: Any) -> None:
+        self.builder, self.vector, self.lanes = builder, vector, vector.count
+        self.size = 4 if isinstance(vector.element, ir.FloatType) else 8
+        self.integer = ir.IntType(64)
+        pairs = zip(arguments[:6:2], arguments[1:6:2], strict=True)
+        self.weights, self.operand, self.out = (Matrix(*pair, self.whole(1)) for pair in pairs)
+        self.count, self.rows, self.units = arguments[6:]
         self.whole_units = builder.and_(self.units, self.whole(-self.lanes))
         self.sums = max(LEAST_SUMS, self.lanes)  # the rows of weights that one tile takes
 
     def whole(self, number: int) -> Any:
         return ir.Constant(self.integer, number)
 
-    def at(self, array: Any, row: Any, column: Any) -> Any:
-        builder = self.builder
-        width = builder.extract_value(array.shape, 1)
-        offset = builder.add(builder.mul(row, width), column)
-        return builder.gep(array.data, [offset], source_etype=self.number, inbounds=True)
-
     def place(self, start: Any, offset: Any) -> Any:
         """The address of a vector so many numbers after another."""
-        place = self.builder.gep(start, [offset], source_etype=self.number, inbounds=True)
+        place = further(self.builder, start, offset)
         return self.builder.bitcast(place, self.vector.as_pointer())
 
     def write(self) -> None:
@@ -106,11 +97,10 @@ class _Writer:
                 builder.select(builder.icmp_signed("<", number, self.count), number, last)
                 for number in numbers
             ]
-            read = [self.at(self.weights, builder.add(self.first, n), zero) for n in inside]
+            read = [self.weights.at(builder, number, zero) for number in inside]
             with cgutils.for_range(builder, self.rows) as loop:
-                operand = self.at(self.operand, builder.add(self.row, loop.index), zero)
-                column = builder.add(self.column, start)
-                out = self.at(self.out, loop.index, column)
+                operand = self.operand.at(builder, loop.index, zero)
+                out = self.out.at(builder, loop.index, start)
                 self.put(self.tile(read, operand), out, left)
 
     def tile(self, weights: list[Any], operand: Any) -> list[Any]:
@@ -203,9 +193,22 @@ class _Writer:
                     masked_store(builder, vector, self.place(out, self.whole(start)), mask)
 
 
-def _emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-    _Writer(context, builder, sig, arguments).write()
+_DOTS = Shared.written("dots", "awawawwww", lambda *given: _Writer(*given).write())
+
+
+def _call(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    _, first, count, _, row, rows, _, column = arguments
+    found = matrices_of(context, builder, sig, arguments)
+    zero = context.get_constant(types.intp, 0)
+    entries = (first, zero), (row, zero), (zero, column)
+    places = [
+        part
+        for (matrix, _), entry in zip(found, entries, strict=True)
+        for part in (matrix.at(builder, *entry), matrix.row_step)
+    ]
+    (_, (_, units)), *_ = found
+    _DOTS.call(builder, vector_of(context, sig.args[0]), (*places, count, rows, units))
     return context.get_dummy_value()
 
 
-compiled(dots, _result, _emit)
+compiled(dots, _result, _call)

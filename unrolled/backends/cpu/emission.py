@@ -7,6 +7,7 @@ so a formula reads the same here as on paper, and costs Numba no type inference.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -46,6 +47,25 @@ def spread(builder: Builder, scalar: Any, kind: Type) -> Any:
     single = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, first)
     lanes = ir.VectorType(ir.IntType(32), kind.count)
     return builder.shuffle_vector(single, single, filled(lanes, 0))
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix in memory: where it begins, and how many numbers lie from an entry to the next."""
+
+    start: Any
+    row_step: Any
+    column_step: Any
+
+    def at(self, builder: Builder, row: Any, column: Any) -> Any:
+        """The address of an entry."""
+        rows, columns = builder.mul(row, self.row_step), builder.mul(column, self.column_step)
+        return further(builder, self.start, builder.add(rows, columns))
+
+
+def further(builder: Builder, place: Any, numbers: Any) -> Any:
+    """The address so many numbers after another."""
+    return builder.gep(place, [numbers], source_etype=place.type.pointee, inbounds=True)
 
 
 class Value:

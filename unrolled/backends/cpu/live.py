@@ -21,8 +21,8 @@ from .. import files
 from ..blocks import lying_together
 from . import vectors
 from .compilation import compiled
-from .kernel import foundations
 from .layout import LOOP, Layout
+from .shared import foundations
 from .tables import (
     ALL_ROWS,
     BATCH,
@@ -169,6 +169,7 @@ class LiveKernel:
             "",
             f"LANES = {vectors.lanes(self.dtype)}",
             f"real = np.{self.dtype}",
+            "know(real)",
             "",
             "",
             *function,

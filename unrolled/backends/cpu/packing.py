@@ -17,14 +17,18 @@ from numba import njit
 from numba.core import types
 from numba.core.typing import signature
 
+from ..steps import Array
+from . import memory
+from .emission import further
+from .shared import Shared, matrices_of
+from .team import array_at
 from .vectors import (
-    VectorType,
     compiled,
     first_lanes,
     lanes,
-    lanes_of,
     masked_load,
     only_compiled,
+    vector_of,
 )
 
 PANEL = 2  # vectors in a panel: with six rows, 12 sums fill the 16 registers of AVX2
@@ -44,113 +48,155 @@ def packed_shape(K: int, blocks: int, size: int, vectors: int, dtype: Any) -> tu
     return groups * blocks * vectors // PANEL, K * PANEL * lanes(dtype)
 
 
-@njit(nogil=True, error_model="numpy")
-def fill(weights, blocks, vectors, packed, first, last):  # type: ignore[no-untyped-def]
-    """Write a matrix (K, N) of `blocks` blocks side by side into an array of its packed shape.
+def pack(weights: Array, blocks: int, vectors: int) -> Array:
+    """A matrix (K, N) of `blocks` blocks side by side, packed; see `fill`.
 
-    The panels `first` to `last` are written. A panel holds two vectors of columns, one row of the
-    matrix after the other; zeros stand where a block has no more columns.
+    Args:
+        weights: in any order in memory.
+        blocks: how many there are.
+        vectors: of a group, for each block; `blocks * vectors` is even.
     """
     K, N = weights.shape
-    lanes = packed.shape[1] // K // PANEL
-    size, in_group = N // blocks, blocks * vectors
-    flat = packed.reshape(packed.size)
+    shape = packed_shape(K, blocks, N // blocks, vectors, weights.dtype)
+    packed = memory.empty(shape, weights.dtype)
+    addresses = (array.__array_interface__["data"][0] for array in (weights, packed))
+    steps = (stride // weights.itemsize for stride in weights.strides)
+    _FILL(
+        weights.dtype, *addresses, *steps, K, N, blocks, vectors, lanes(weights.dtype),
+        0, len(packed),
+    )  # fmt: skip
+    return packed
+
+
+def fill(weights: Any, blocks: Any, vectors: Any, packed: Any, first: Any, last: Any) -> None:
+    """Write the panels `first` to `last` of a packed matrix. For compiled code only.
+
+    A panel holds two vectors of columns, one row of the matrix after the other; zeros stand where a
+    block has no more columns.
+
+    Args:
+        weights: (K, N), in any order in memory.
+        blocks: how many blocks stand side by side there.
+        vectors: of a group, for each block.
+        packed: an array of its packed shape, C-contiguous.
+        first: the first panel that is written.
+        last: the first that is not.
+    """
+    raise only_compiled("fill")
+
+
+@njit(error_model="numpy")
+def _fill(real, weights, packed, row_step, column_step, K, N, blocks, vectors, lanes, first, last):  # type: ignore[no-untyped-def]
+    size, in_group, width = N // blocks, blocks * vectors, PANEL * lanes
+    given = array_at(weights, (1 + (K - 1) * row_step + (N - 1) * column_step,), real)
+    flat = array_at(packed, (last * K * width,), real)
     for strip in range(first * PANEL, last * PANEL):
         group, place = strip // in_group, strip % in_group
         start = (group * vectors + place % vectors) * lanes
         count = max(0, min(lanes, size - start))
-        column = place // vectors * size + start
-        base = strip // PANEL * packed.shape[1] + strip % PANEL * lanes
-        if count and weights.strides[1] == weights.itemsize:
+        column = (place // vectors * size + start) * column_step
+        base = strip // PANEL * K * width + strip % PANEL * lanes
+        if count and column_step == 1:
             for k in range(K):
-                lay(weights, k, column, count, flat, base + k * PANEL * lanes)
+                lay(given, k * row_step + column, count, flat, base + k * width)
             continue
         turned = 0
-        if count == lanes and weights.strides[0] == weights.itemsize:
+        if count == lanes and row_step == 1:
             turned = K // lanes * lanes
             for k in range(0, turned, lanes):
-                turn(weights, k, column, flat, base + k * PANEL * lanes, PANEL * lanes)
+                turn(given, k + column, column_step, flat, base + k * width, width)
         for k in range(turned, K):
-            at = base + k * PANEL * lanes
+            at, entry = base + k * width, k * row_step + column
             for j in range(count):
-                flat[np.uint64(at + j)] = weights[k, column + j]
+                flat[np.uint64(at + j)] = given[np.uint64(entry + j * column_step)]
             for j in range(count, lanes):
                 flat[np.uint64(at + j)] = 0
 
 
-def turn(weights: Any, k: Any, column: Any, flat: Any, at: Any, width: Any) -> None:
-    """Copy a square of the weights, as wide as a vector, that begins at (k, column).
+_FILL = Shared("fill", "aawwwwwwwww", _fill)
 
-    For compiled code only. Columns of the weights are contiguous, and become rows in `flat`: the
-    first begins at `at`, the others `width` further each.
+
+def turn(given: Any, start: Any, apart: Any, flat: Any, at: Any, width: Any) -> None:
+    """Copy a square of numbers, as wide as a vector, that begins at `given[start]`.
+
+    For compiled code only. Its columns are contiguous, and begin `apart` after each other; they
+    become rows in `flat`: the first begins at `at`, the others `width` further each.
     """
     raise only_compiled("turn")
 
 
-def lay(weights: Any, k: Any, column: Any, count: Any, flat: Any, at: Any) -> None:
-    """Copy the `count` columns from `column` on of row k to `flat[at]`, a vector filled with zeros.
+def lay(given: Any, start: Any, count: Any, flat: Any, at: Any) -> None:
+    """Copy `count` numbers from `given[start]` on to `flat[at]`, as a vector filled with zeros.
 
-    For compiled code only. Rows of the weights are contiguous.
+    For compiled code only.
     """
     raise only_compiled("lay")
 
 
-def _turn_result(weights: Any, k: Any, column: Any, flat: Any, at: Any, width: Any) -> Any:
+def _fill_result(
+    weights: Any, blocks: Any, vectors: Any, packed: Any, first: Any, last: Any
+) -> Any:
     index = types.intp
-    return signature(types.none, weights, index, index, flat, index, index)
+    return signature(types.none, weights, index, index, packed, index, index)
 
 
-def _lay_result(weights: Any, k: Any, column: Any, count: Any, flat: Any, at: Any) -> Any:
+def _call_fill(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    _, blocks, vectors, _, first, last = arguments
+    (given, shape), (packed, _) = matrices_of(context, builder, sig, arguments)
+    vector = vector_of(context, sig.args[0])
+    lanes = context.get_constant(types.intp, vector.count)
+    places = given.start, packed.start, given.row_step, given.column_step
+    _FILL.call(builder, vector, (*places, *shape, blocks, vectors, lanes, first, last))
+    return context.get_dummy_value()
+
+
+def _turn_result(given: Any, start: Any, apart: Any, flat: Any, at: Any, width: Any) -> Any:
     index = types.intp
-    return signature(types.none, weights, index, index, index, flat, index)
+    return signature(types.none, given, index, index, flat, index, index)
+
+
+def _lay_result(given: Any, start: Any, count: Any, flat: Any, at: Any) -> Any:
+    index = types.intp
+    return signature(types.none, given, index, index, flat, index)
 
 
 def _turn(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-    given, k, column, flat, at, width = arguments
-    dtype = sig.args[0].dtype
-    weights = context.make_array(sig.args[0])(context, builder, given)
-    packed = context.make_array(sig.args[3])(context, builder, flat)
-    vector = context.get_value_type(VectorType(dtype, lanes_of(dtype)))
-    size = dtype.bitwidth // 8
-    apart = _numbers_apart(context, builder, weights, 1, size)
+    given, start, apart, flat, at, width = arguments
+    size = sig.args[0].dtype.bitwidth // 8
+    vector = vector_of(context, sig.args[0])
+    given, flat = (
+        context.make_array(kind)(context, builder, array).data
+        for kind, array in ((sig.args[0], given), (sig.args[3], flat))
+    )
 
     def places(pointer: Any, start: Any, step: Any) -> list[Any]:
         numbers = (ir.Constant(start.type, number) for number in range(vector.count))
         offsets = (builder.add(start, builder.mul(number, step)) for number in numbers)
         return [_vector_at(builder, pointer, offset, vector) for offset in offsets]
 
-    start = builder.add(builder.mul(column, apart), k)
-    columns = [builder.load(place, align=size) for place in places(weights.data, start, apart)]
-    rows = zip(turned(builder, columns), places(packed.data, at, width), strict=True)
+    columns = [builder.load(place, align=size) for place in places(given, start, apart)]
+    rows = zip(turned(builder, columns), places(flat, at, width), strict=True)
     for row, place in rows:
         builder.store(row, place, align=size)
     return context.get_dummy_value()
 
 
 def _lay(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-    given, k, column, count, flat, at = arguments
-    dtype = sig.args[0].dtype
-    weights = context.make_array(sig.args[0])(context, builder, given)
-    packed = context.make_array(sig.args[4])(context, builder, flat)
-    vector = context.get_value_type(VectorType(dtype, lanes_of(dtype)))
-    apart = _numbers_apart(context, builder, weights, 0, dtype.bitwidth // 8)
-    start = builder.add(builder.mul(k, apart), column)
-    place = _vector_at(builder, weights.data, start, vector)
+    given, start, count, flat, at = arguments
+    vector = vector_of(context, sig.args[0])
+    given, flat = (
+        context.make_array(kind)(context, builder, array).data
+        for kind, array in ((sig.args[0], given), (sig.args[3], flat))
+    )
+    place = _vector_at(builder, given, start, vector)
     row = masked_load(builder, place, vector, first_lanes(builder, vector, count))
-    place = _vector_at(builder, packed.data, at, vector)
-    builder.store(row, place, align=dtype.bitwidth // 8)
+    place = _vector_at(builder, flat, at, vector)
+    builder.store(row, place, align=sig.args[0].dtype.bitwidth // 8)
     return context.get_dummy_value()
 
 
-def _numbers_apart(context: Any, builder: Any, array: Any, axis: int, size: int) -> Any:
-    """How many numbers lie between neighbours of an axis."""
-    index = context.get_value_type(types.intp)
-    return builder.udiv(builder.extract_value(array.strides, axis), ir.Constant(index, size))
-
-
 def _vector_at(builder: Any, pointer: Any, offset: Any, vector: Any) -> Any:
-    place = builder.gep(pointer, [offset], inbounds=True)
-    return builder.bitcast(place, vector.as_pointer())
+    return builder.bitcast(further(builder, pointer, offset), vector.as_pointer())
 
 
 def turned(builder: Any, vectors: list[Any]) -> list[Any]:
@@ -172,5 +218,6 @@ def turned(builder: Any, vectors: list[Any]) -> list[Any]:
     return vectors
 
 
+compiled(fill, _fill_result, _call_fill)
 compiled(turn, _turn_result, _turn)
 compiled(lay, _lay_result, _lay)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,9 +14,8 @@ from ...program import Program
 from ...schedule import Product
 from ..blocks import block_rows, family_shapes, stretches
 from ..steps import Array, Result, Steps
-from . import memory, short
+from . import memory, packing, short
 from .layout import AFTER, BEFORE, Layout
-from .packing import packed_shape
 from .products import TILE_ROWS
 from .sharing import share_out, work_outside, worth
 from .shelf import Shelf
@@ -44,10 +42,6 @@ class Compiled(Protocol):
 
     def run_whole(self, tables: Sequence[Table], threads: int) -> None:
         """Do whole passes, one table each."""
-
-    @property
-    def module(self) -> ModuleType:
-        """The generated file as a module."""
 
     def address(self, name: str) -> int:
         """The address of one of its functions for a team of threads."""
@@ -267,21 +261,13 @@ class _Call:
     def _packed(self, product: Product) -> Array:
         weights = self.plan.weights[product].of(self.parameters)
         blocks, letter = len(product.results), self.plan.program.sizes[product.results[0]]
-        vectors, size = self.vectors[letter], self.plan.sizes[letter]
-        shape = packed_shape(len(weights), blocks, size, vectors, weights.dtype)
+        vectors = self.vectors[letter]
 
         def pack() -> Array:
-            packed = memory.empty(shape, weights.dtype)
-            self.plan.kernel.module.pack(weights, blocks, vectors, packed, 0, len(packed))
-            return packed
+            return packing.pack(weights, blocks, vectors)
 
         # While a network learns, its weights are others at each call.
-        how = blocks, vectors, shape
-        return (
-            _shelf.packed(weights, how, pack, self.plan.kernel.module.same)
-            if self.plan.infers
-            else pack()
-        )
+        return _shelf.packed(weights, (blocks, vectors), pack) if self.plan.infers else pack()
 
     def multiply(self, products: Iterable[Product]) -> None:
         """Do some large products."""

@@ -23,15 +23,15 @@ from numba.core.typing import signature
 
 from .emission import Value, filled, spread, suffix
 from .packing import PANEL
+from .shared import Shared, matrices_of
 from .team import in_turn
 from .vectors import (
     REGISTERS,
-    VectorType,
     compiled,
     first_lanes,
-    lanes_of,
     masked_store,
     only_compiled,
+    vector_of,
 )
 
 # Rows of the largest tile. Where there are 32 registers, eleven rows of one panel read weights from
@@ -81,23 +81,17 @@ class _Tile:
         and how many columns the result has from there on, of the first panel and of the second.
         """
         name = f"tile_{self.rows}x{self.panels}_{suffix(self.vector)}"
-        kinds = "awawawwww"
-        return _function(module, name, self.vector.element, kinds, lambda *a: _Writer(self, *a))
-
-
-def _function(module: Any, name: str, number: Any, arguments: str, write: Any) -> Any:
-    """A function of a module's own: `a` stands for an address of numbers, `w` for a number."""
-    name = f"unrolled_{name}"
-    if name in module.globals:
-        return module.globals[name]
-    kinds = [number.as_pointer() if kind == "a" else _WHOLE for kind in arguments]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    write(builder, *function.args).write()
-    builder.ret_void()
-    return function
+        if name in module.globals:
+            return module.globals[name]
+        number = self.vector.element.as_pointer()
+        kinds = [number, _WHOLE, number, _WHOLE, number, *(_WHOLE,) * 4]
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        _Writer(self, builder, *function.args).write()
+        builder.ret_void()
+        return function
 
 
 class _Writer:
@@ -223,15 +217,15 @@ class _Writer:
 
 
 class _Panels:
-    """Writes a function for the rows of a tile and some panels.
+    """Writes the function for the rows of a tile and some panels.
 
     Its arguments are those of a tile, of how many columns are left only the first, and at the end
     how many rows and panels there are, and whether it goes from the last panel to the first (1) or
     onwards (0). The results of two panels lie as far apart as it says, or side by side (0).
     """
 
-    def __init__(self, vector: Any, builder: Any, *arguments: Any) -> None:
-        self.vector, self.builder = vector, builder
+    def __init__(self, builder: Any, vector: Any, *arguments: Any) -> None:
+        self.builder, self.vector = builder, vector
         *self.same, self.hop, self.left, self.rows, self.count, self.back = arguments
 
     def write(self) -> None:
@@ -293,6 +287,9 @@ class _Panels:
         )
 
 
+_PANELS = Shared.written("panels", "awawawwwwww", lambda *given: _Panels(*given).write())
+
+
 def _panels(
     operand: Any,
     row: Any,
@@ -330,29 +327,17 @@ def _panels_result(*arguments: Any) -> Any:
 
 
 def _write_panels(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-    operand, row, rows, packed, panel, panels, out, at, column, hop, left, back = arguments
-    matrices = [
-        context.make_array(kind)(context, builder, array)
-        for kind, array in zip(sig.args, arguments, strict=True)
-        if isinstance(kind, types.Array)
+    _, row, rows, _, panel, panels, _, at, column, hop, left, back = arguments
+    matrices = [matrix for matrix, _ in matrices_of(context, builder, sig, arguments)]
+    zero = ir.Constant(_WHOLE, 0)
+    entries = (row, zero), (panel, zero), (at, column)
+    places = [
+        part
+        for matrix, entry in zip(matrices, entries, strict=True)
+        for part in (matrix.at(builder, *entry), matrix.row_step)
     ]
-    steps = [builder.extract_value(matrix.shape, 1) for matrix in matrices]
-    operand, packed, out = (
-        builder.gep(matrix.data, [builder.mul(number, step)], inbounds=True)
-        for matrix, number, step in zip(matrices, (row, panel, at), steps, strict=True)
-    )
-    out = builder.gep(out, [column], inbounds=True)
-    dtype = sig.args[0].dtype
-    vector = context.get_value_type(VectorType(dtype, lanes_of(dtype)))
-    function = _function(
-        builder.module,
-        f"panels_{suffix(vector)}",
-        vector.element,
-        "awawawwwwww",
-        lambda *given: _Panels(vector, *given),
-    )
-    given = operand, steps[0], packed, steps[1], out, steps[2], hop, left, rows, panels, back
-    builder.call(function, given)
+    given = *places, hop, left, rows, panels, back
+    _PANELS.call(builder, vector_of(context, sig.args[0]), given)
     return context.get_dummy_value()
 
 

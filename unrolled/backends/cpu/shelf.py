@@ -9,11 +9,9 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 
 import numpy as np
-from numba import njit
 
 from ..steps import Array
 
-_BLOCK = 512  # words that are compared at once
 LIMIT = 1 << 26  # bytes of copies and packed matrices that are kept at most
 
 
@@ -29,7 +27,6 @@ class Shelf:
         weights: Array,
         how: Hashable,
         pack: Callable[[], Array],
-        unchanged: Callable[[Array, Array], bool],
     ) -> Array:
         """The packed weights.
 
@@ -37,12 +34,11 @@ class Shelf:
             weights: two axes, one of them contiguous.
             how: what their packed form depends on beside them.
             pack: gives it.
-            unchanged: the function below, compiled.
         """
         place = weights.__array_interface__["data"][0], weights.shape, weights.strides, how
         found = self._kept.get(place)
         bits = _bits(weights)
-        if found is not None and unchanged(found[0], bits):
+        if found is not None and np.array_equal(found[0], bits):
             return found[1]
         packed = pack()
         with self._storing:
@@ -61,20 +57,3 @@ def _bits(weights: Array) -> Array:
     rows = weights if weights.flags.c_contiguous else np.ascontiguousarray(weights.T)
     flat = rows.reshape(-1)
     return flat.view(np.int64 if flat.nbytes % 8 == 0 else np.int32)
-
-
-@njit
-def unchanged(a, b):  # type: ignore[no-untyped-def]
-    """Whether two arrays of one number of words are equal; whole blocks become vectors."""
-    blocks = a.size // _BLOCK
-    for block in range(blocks):
-        ours, theirs = a[block * _BLOCK : (block + 1) * _BLOCK], b[block * _BLOCK :]
-        different = 0
-        for place in range(_BLOCK):
-            different |= ours[place] ^ theirs[place]
-        if different:
-            return False
-    rest = 0
-    for place in range(blocks * _BLOCK, a.size):
-        rest |= a[place] ^ b[place]
-    return rest == 0

@@ -10,86 +10,84 @@ from __future__ import annotations
 
 import itertools
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, errors, types
 from numba.core.typing import signature
 
-from .emission import Value, filled, spread
+from .emission import Matrix, Value, filled, further, spread
 from .packing import turned
+from .shared import Shared, matrices_of
 from .vectors import (
-    VectorType,
     compiled,
     first_lanes,
-    lanes_of,
     masked_load,
     masked_store,
     only_compiled,
+    vector_of,
 )
 
 # Rows of a tile, and how many vectors of 64 bytes, or of less, are side by side: the sums fill 24
 # registers where there are 32, and 12 where there are 16.
 ROWS = (6, 3, 1)
 WIDE, NARROW = (4, 2, 1), (2, 1)
+_ROOM = 1 << 15  # numbers of `b` that are read at once, and stay near until all rows have had them
+_FEWEST = 32  # units of the operands in a block of them, at least
+STRIP = 4  # vectors of columns in a strip
 
 
-def _widths(lanes: int, dtype: Any) -> tuple[int, ...]:
-    registers_32 = lanes * dtype.bitwidth == 512 or platform.machine() in ("aarch64", "arm64")
-    return WIDE if registers_32 else NARROW
+def product(a: Any, b: Any, out: Any, adds: Any) -> None:
+    """`out = a @ b`, or `out += a @ b` if it adds; rows of `b` and `out` are contiguous.
+
+    For compiled code only.
+    """
+    raise only_compiled("product")
+
+
+def product_turned(a: Any, b: Any, strip: Any, out: Any) -> None:
+    """`out = a @ b.T`; rows of all are contiguous. For compiled code only.
+
+    `b` is turned strip by strip: `strip` has a row for each unit of the operands, and room for
+    `STRIP` vectors in each.
+    """
+    raise only_compiled("product_turned")
 
 
 class _Writer:
-    """Writes instructions on matrices with any strides.
+    """Writes instructions on matrices: for a builder, and with vectors of a type."""
 
-    Args:
-        context, builder, sig, arguments: as Numba gives them to what emits a function's body.
-    """
-
-    def __init__(self, context: Any, builder: Any, sig: Any, arguments: Sequence[Any]) -> None:
-        dtype = sig.args[0].dtype
-        self.builder = builder
-        self.lanes = lanes_of(dtype)
-        self.widths = _widths(self.lanes, dtype)
-        self.size = dtype.bitwidth // 8
-        self.number = context.get_value_type(dtype)
-        self.vector = context.get_value_type(VectorType(dtype, self.lanes))
-        self.integer = context.get_value_type(types.intp)
-        self.matrices = [
-            context.make_array(kind)(context, builder, array)
-            for kind, array in zip(sig.args, arguments, strict=True)
-            if isinstance(kind, types.Array)
-        ]
+    def __init__(self, builder: Any, vector: Any) -> None:
+        self.builder, self.vector, self.lanes = builder, vector, vector.count
+        self.size = 4 if isinstance(vector.element, ir.FloatType) else 8
+        self.integer = ir.IntType(64)
 
     def whole(self, number: int) -> Any:
         return ir.Constant(self.integer, number)
 
-    def shape(self, matrix: Any) -> list[Any]:
-        return [self.builder.extract_value(matrix.shape, axis) for axis in (0, 1)]
-
-    def at(self, matrix: Any, row: Any, column: Any) -> Any:
-        """The address of an entry."""
-        builder = self.builder
-        offset = self.whole(0)
-        for axis, index in enumerate((row, column)):
-            step = builder.extract_value(matrix.strides, axis)
-            offset = builder.add(offset, builder.mul(index, step))
-        return self.further(matrix.data, offset)
-
-    def further(self, place: Any, offset: Any) -> Any:
-        """The address so many bytes after another."""
-        pointer = self.builder.bitcast(place, ir.IntType(8).as_pointer())
-        pointer = self.builder.gep(pointer, [offset], source_etype=ir.IntType(8), inbounds=True)
-        return self.builder.bitcast(pointer, self.number.as_pointer())
+    def matrix(self, start: Any, row_step: Any, column_step: Any = None) -> Matrix:
+        """A matrix, by default one whose rows are contiguous."""
+        return Matrix(start, row_step, self.whole(1) if column_step is None else column_step)
 
     def vector_at(self, place: Any, number: int = 0) -> Any:
         """The address of a vector, `number` vectors after a place."""
-        place = self.further(place, self.whole(number * self.lanes * self.size))
+        place = further(self.builder, place, self.whole(number * self.lanes))
         return self.builder.bitcast(place, self.vector.as_pointer())
+
+    def least(self, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
+
+    def most(self, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
+
+    @contextmanager
+    def starts(self, stop: Any, step: Any) -> Iterator[Any]:
+        """Write a loop from 0 on in steps."""
+        with cgutils.for_range_slice(self.builder, self.whole(0), stop, step, inc=True) as (i, _):
+            yield i
 
     @contextmanager
     def blocks(self, start: Any, stop: Any, size: int) -> Iterator[tuple[Any, Any]]:
@@ -104,45 +102,57 @@ class _Writer:
 
 
 class _Product(_Writer):
-    """Writes a product, which is added to what lies in `out` if the last argument says so."""
+    """Writes a product.
 
-    def __init__(self, context: Any, builder: Any, sig: Any, arguments: Sequence[Any]) -> None:
-        super().__init__(context, builder, sig, arguments)
-        self.adds = context.is_true(builder, sig.args[-1], arguments[-1])
+    Its arguments are the addresses of `a` with both its steps, and of `b` and `out` with the step
+    of their rows; then how many rows, columns and units of the operands there are, and whether it
+    adds (1) or writes (0).
+    """
+
+    def __init__(self, builder: Any, vector: Any, *arguments: Any) -> None:
+        super().__init__(builder, vector)
+        self.a, self.b, self.out = (self.matrix(*arguments[part]) for part in _MATRICES)
+        self.rows, self.columns, self.units, adds = arguments[-4:]
+        self.adds = builder.icmp_signed("!=", adds, self.whole(0))
 
     def write(self) -> None:
-        # What holds the tiles is large: a kernel should have it once, not at each call.
-        self.builder.function.attributes.add("noinline")
-        _, _, out = self.matrices
-        rows, columns = self.shape(out)
-        column = self.whole(0)
-        for width in self.widths:
-            with self.blocks(column, columns, width * self.lanes) as (first, column):
-                self.strip(first, rows, width, None)
-        left = self.builder.sub(columns, column)
-        with self.builder.if_then(self.builder.icmp_signed(">", left, self.whole(0))):
-            self.strip(column, rows, 1, first_lanes(self.builder, self.vector, left))
+        """Block by block of the units."""
+        builder, zero, one = self.builder, self.whole(0), self.whole(1)
+        a, b, units, adds = self.a, self.b, self.units, self.adds
+        room = builder.sdiv(self.whole(_ROOM), self.most(self.columns, one))
+        high = self.most(room, self.whole(_FEWEST))
+        with self.starts(self.most(units, one), high) as k:
+            self.a = self.matrix(a.at(builder, zero, k), a.row_step, a.column_step)
+            self.b = self.matrix(b.at(builder, k, zero), b.row_step)
+            self.units = self.least(builder.sub(units, k), high)
+            self.adds = builder.or_(adds, builder.icmp_signed(">", k, zero))
+            self.strips()
 
-    def strip(self, column: Any, rows: Any, width: int, mask: Any) -> None:
+    def strips(self) -> None:
+        """Columns side by side, and all rows of them."""
+        column = self.whole(0)
+        for width in _widths(self.vector):
+            with self.blocks(column, self.columns, width * self.lanes) as (first, column):
+                self.strip(first, width, None)
+        left = self.builder.sub(self.columns, column)
+        with self.builder.if_then(self.builder.icmp_signed(">", left, self.whole(0))):
+            self.strip(column, 1, first_lanes(self.builder, self.vector, left))
+
+    def strip(self, column: Any, width: int, mask: Any) -> None:
         """All rows of some columns."""
         row = self.whole(0)
         for size in ROWS:
-            with self.blocks(row, rows, size) as (first, row):
+            with self.blocks(row, self.rows, size) as (first, row):
                 self.tile(first, size, column, width, mask)
 
     def tile(self, row: Any, rows: int, column: Any, width: int, mask: Any) -> None:
         """One tile; of its last vector the lanes of the mask, if there is one."""
-        a, b, out = self.matrices
-        builder = self.builder
+        builder, a, b = self.builder, self.a, self.b
         numbers = [builder.add(row, self.whole(number)) for number in range(rows)]
-        a_rows = [self.at(a, number, self.whole(0)) for number in numbers]
-        outs = [self.at(out, number, column) for number in numbers]
-        first = self.at(b, self.whole(0), column)
-        a_step, b_step = (
-            builder.extract_value(matrix.strides, axis) for matrix, axis in ((a, 1), (b, 0))
-        )
+        a_rows = [a.at(builder, number, self.whole(0)) for number in numbers]
+        outs = [self.out.at(builder, number, column) for number in numbers]
+        first = b.at(builder, self.whole(0), column)
         places = [self.vector_at(place, v) for place in outs for v in range(width)]
-        units = self.shape(a)[1]
         begin, loaded = builder.block, builder.append_basic_block("loaded")
         head, body = builder.append_basic_block("head"), builder.append_basic_block("unit")
         after = builder.append_basic_block("after")
@@ -157,13 +167,13 @@ class _Product(_Writer):
             unit.add_incoming(self.whole(0), block)
             for phi, total in zip(phis, totals, strict=True):
                 phi.add_incoming(total, block)
-        builder.cbranch(builder.icmp_signed("<", unit, units), body, after)
+        builder.cbranch(builder.icmp_signed("<", unit, self.units), body, after)
         builder.position_at_end(body)
-        b_row = self.further(first, builder.mul(unit, b_step))
+        b_row = further(builder, first, builder.mul(unit, b.row_step))
         vectors = [self.load(self.vector_at(b_row, v), mask) for v in range(width)]
-        offset = builder.mul(unit, a_step)
+        offset = builder.mul(unit, a.column_step)
         factors = [
-            spread(builder, builder.load(self.further(place, offset)), self.vector)
+            spread(builder, builder.load(further(builder, place, offset)), self.vector)
             for place in a_rows
         ]
         pairs = itertools.product(factors, vectors)
@@ -191,49 +201,64 @@ class _Product(_Writer):
             masked_store(self.builder, vector, place, mask)
 
 
-class _Turning(_Writer):
-    """Writes the copying of a matrix with rows and columns exchanged, square by square."""
+class _TurnedProduct(_Writer):
+    """Writes a product whose second operand lies the other way round.
+
+    Its arguments are the addresses of `a`, `b`, the strip and `out` with the step of their rows;
+    then how many rows, columns and units of the operands there are, and columns of the strip.
+    """
+
+    def __init__(self, builder: Any, vector: Any, *arguments: Any) -> None:
+        super().__init__(builder, vector)
+        pairs = zip(arguments[:8:2], arguments[1:8:2], strict=True)
+        self.a, self.b, self.strip, self.out = (self.matrix(*pair) for pair in pairs)
+        self.rows, self.columns, self.units, self.width = arguments[8:]
 
     def write(self) -> None:
-        self.builder.function.attributes.add("noinline")
-        given, out = self.matrices
-        rows, columns = self.shape(given)
-        with self.starts(rows) as row, self.starts(columns) as column:
-            self.square(given, row, rows, column, columns, out)
+        builder, a, strip, zero = self.builder, self.a, self.strip, self.whole(0)
+        with self.starts(self.columns, self.width) as column:
+            columns = self.least(builder.sub(self.columns, column), self.width)
+            self.turn(self.matrix(self.b.at(builder, column, zero), self.b.row_step), columns)
+            places = a.start, a.row_step, a.column_step, strip.start, strip.row_step
+            out = self.out.at(builder, zero, column), self.out.row_step
+            counts = self.rows, columns, self.units, zero
+            _PRODUCT.call(builder, self.vector, (*places, *out, *counts))
 
-    @contextmanager
-    def starts(self, size: Any) -> Iterator[Any]:
-        """Write a loop over a size in steps of a vector."""
+    def turn(self, given: Matrix, rows: Any) -> None:
+        """Copy some rows to columns of the strip, square by square."""
         step = self.whole(self.lanes)
-        with cgutils.for_range_slice(self.builder, self.whole(0), size, step, inc=True) as (i, _):
-            yield i
+        with self.starts(rows, step) as row, self.starts(self.units, step) as column:
+            self.square(given, row, rows, column)
 
-    def square(self, given: Any, row: Any, rows: Any, column: Any, columns: Any, out: Any) -> None:
+    def square(self, given: Matrix, row: Any, rows: Any, column: Any) -> None:
         builder = self.builder
-        rows_left, columns_left = builder.sub(rows, row), builder.sub(columns, column)
+        rows_left, columns_left = builder.sub(rows, row), builder.sub(self.units, column)
         last = builder.sub(rows, self.whole(1))
         numbers = [builder.add(row, self.whole(number)) for number in range(self.lanes)]
         # Beyond the last row, the last one is read again, and not written.
-        inside = [builder.select(builder.icmp_signed("<", n, last), n, last) for n in numbers]
+        places = [given.at(builder, self.least(number, last), column) for number in numbers]
         lanes = first_lanes(builder, self.vector, columns_left)
         vectors = [
-            masked_load(builder, self.vector_at(self.at(given, n, column)), self.vector, lanes)
-            for n in inside
+            masked_load(builder, self.vector_at(place), self.vector, lanes) for place in places
         ]
         lanes = first_lanes(builder, self.vector, rows_left)
         for number, vector in enumerate(turned(builder, vectors)):
             here = self.whole(number)
             with builder.if_then(builder.icmp_signed("<", here, columns_left)):
-                place = self.at(out, builder.add(column, here), row)
+                place = self.strip.at(builder, builder.add(column, here), row)
                 masked_store(builder, vector, self.vector_at(place), lanes)
 
 
-def _written(a: Any, b: Any, out: Any, adds: bool) -> None:
-    raise only_compiled("a product")
+def _widths(vector: Any) -> tuple[int, ...]:
+    bits = vector.count * (32 if isinstance(vector.element, ir.FloatType) else 64)
+    return WIDE if bits == 512 or platform.machine() in ("aarch64", "arm64") else NARROW
 
 
-def _turned(given: Any, out: Any) -> None:
-    raise only_compiled("a transposition")
+_MATRICES = slice(0, 3), slice(3, 5), slice(5, 7)
+_PRODUCT = Shared.written("product", "awwawawwwww", lambda *given: _Product(*given).write())
+_TURNED = Shared.written(
+    "product_turned", "awawawawwwww", lambda *given: _TurnedProduct(*given).write()
+)
 
 
 def _product_result(a: Any, b: Any, out: Any, adds: Any) -> Any:
@@ -251,58 +276,24 @@ def _result(*matrices: Any) -> Any:
     return signature(types.none, *matrices)
 
 
-def _emit_product(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-    _Product(context, builder, sig, arguments).write()
+def _call_product(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    (a, (_, units)), (b, _), (out, shape) = matrices_of(context, builder, sig, arguments)
+    adds = builder.zext(context.is_true(builder, sig.args[-1], arguments[-1]), ir.IntType(64))
+    places = a.start, a.row_step, a.column_step, b.start, b.row_step, out.start, out.row_step
+    _PRODUCT.call(builder, vector_of(context, sig.args[0]), (*places, *shape, units, adds))
     return context.get_dummy_value()
 
 
-def _emit_turning(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-    _Turning(context, builder, sig, arguments).write()
+def _call_turned(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    found = matrices_of(context, builder, sig, arguments)
+    (_, (_, units)), _, (_, (_, width)), (_, shape) = found
+    places = [part for matrix, _ in found for part in (matrix.start, matrix.row_step)]
+    _TURNED.call(builder, vector_of(context, sig.args[0]), (*places, *shape, units, width))
     return context.get_dummy_value()
 
 
-compiled(_written, _product_result, _emit_product)
-compiled(_turned, _result, _emit_turning)
-
-
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-_ROOM = 1 << 15  # numbers of `b` that are read at once, and stay near until all rows have had them
-_FEWEST = 32  # units of the operands in a block of them, at least
-STRIP = 4  # vectors of columns in a strip
-
-
-@njit(**_OPTIONS)
-def _high(columns):  # type: ignore[no-untyped-def]
-    """How many units of the operands a block has."""
-    return max(_FEWEST, _ROOM // max(1, columns))
-
-
-@njit(**_OPTIONS)
-def _tiles(a, b, out, adds):  # type: ignore[no-untyped-def]
-    """`out = a @ b`, or `out += a @ b`. All products share this one, which is slow to compile."""
-    _written(a, b, out, adds)
-
-
-@njit(**_OPTIONS)
-def product(a, b, out, adds):  # type: ignore[no-untyped-def]
-    """`out = a @ b`, or `out += a @ b` if it adds; rows of `b` and `out` are contiguous."""
-    high = _high(out.shape[1])
-    for k in range(0, max(1, b.shape[0]), high):
-        _tiles(a[:, k : k + high], b[k : k + high], out, adds or k > 0)
-
-
-@njit(**_OPTIONS)
-def product_turned(a, b, strip, out):  # type: ignore[no-untyped-def]
-    """`out = a @ b.T`; rows of all are contiguous.
-
-    `b` is turned strip by strip: `strip` has a row for each unit of the operands, and room for
-    `STRIP` vectors in each.
-    """
-    width = strip.shape[1]
-    for start in range(0, out.shape[1], width):
-        stop = min(start + width, out.shape[1])
-        _turned(b[start:stop], strip[:, : stop - start])
-        _tiles(a, strip[:, : stop - start], out[:, start:stop], np.bool_(False))
+compiled(product, _product_result, _call_product)
+compiled(product_turned, _result, _call_turned)
 
 
 # An assignment of slices compiles for seconds, because it can fail in words; these cannot.

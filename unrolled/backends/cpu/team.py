@@ -19,6 +19,7 @@ import numpy as np
 from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 from ..steps import Array
 from .atomics import add, pause, read, wait
@@ -153,6 +154,35 @@ def matrix_at(table, slot, dtype):  # type: ignore[no-untyped-def]
 def array_at(address, shape, dtype):  # type: ignore[no-untyped-def]
     """The array of this shape at an address, both whole numbers."""
     return carray(_pointer(address), shape, dtype)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def window(typing: Any, matrix: Any, row: Any, end_row: Any, column: Any, end_column: Any) -> Any:
+    """Rows and columns of a matrix, as `matrix[row:end_row, column:end_column]` gives them.
+
+    All lie inside of it; Numba compiles ten times as much for a slice, which may lie anywhere.
+    """
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        given = context.make_array(matrix)(context, builder, arguments[0])
+        strides = cgutils.unpack_tuple(builder, given.strides)
+        start = (
+            builder.mul(arguments[place], stride)
+            for place, stride in zip((1, 3), strides, strict=True)
+        )
+        shape = [builder.sub(arguments[end], arguments[end - 1]) for end in (2, 4)]
+        found = context.make_array(signature.return_type)(context, builder)
+        arrayobj.populate_array(
+            found,
+            data=cgutils.pointer_add(builder, given.data, builder.add(*start)),
+            shape=cgutils.pack_array(builder, shape),
+            strides=given.strides,
+            itemsize=given.itemsize,
+            meminfo=None,
+        )
+        return found._getvalue()
+
+    return types.Array(matrix.dtype, 2, "A")(matrix, *(types.intp,) * 4), write
 
 
 def described(arguments: list[Array | int]) -> list[int]:

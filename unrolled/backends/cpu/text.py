@@ -285,15 +285,6 @@ class FunctionText(UnitText):
         return self._array(f"packed_{loop_products(self.layout).index(product)}")
 
 
-# The matrix of a product in the loop is packed and compared by functions of the kernel's own file,
-# so that their machine code is cached with the kernel's.
-PACK = (
-    *("", "", "@njit(**OPTIONS)", "def pack(weights, blocks, vectors, packed, first, last):"),
-    "    fill(weights, blocks, vectors, packed, first, last)",
-    *("", "", "@njit(**OPTIONS)", "def same(a, b):", "    return unchanged(a, b)"),
-)
-
-
 def loop_products(layout: Layout) -> list[Product]:
     """The products of the loop, in order; `packed_0`, `packed_1` … are their matrices."""
     return [product for stage in layout.schedule.loop for product in stage.products]

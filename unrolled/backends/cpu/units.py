@@ -57,11 +57,11 @@ _OFFERED = {
     "packing": ("fill",),
     "pipeline": ("next_task", "rows_of", "turns_of"),
     "products": ("TILE_ROWS", "height", "multiply", "multiply_group"),
-    "shelf": ("unchanged",),
+    "shared": ("know",),
     "small_products": ("copy", "copy_row", "product", "product_turned", "set_all"),
     "team": (
         *("array_at", "enter", "groups_of", "in_turn", "join", "matrix_at", "meet", "next_part"),
-        *("share_of", "table_at", "table_behind", "units_of", "vector_at"),
+        *("share_of", "table_at", "table_behind", "units_of", "vector_at", "window"),
     ),
     "vectors": (
         *("absolute", "added_up", "fetch", "first_part", "load", "load_part", "maximum", "minimum"),
@@ -332,7 +332,7 @@ class UnitText:
 
 def imports(lines: Iterable[str]) -> Iterator[str]:
     """The imports that the text of a kernel's functions needs."""
-    used = set(re.findall(r"[a-z_]+(?=\()|[A-Z]+_[A-Z]+", "\n".join(lines)))
+    used = {"know"} | set(re.findall(r"[a-z_]+(?=\()|[A-Z]+_[A-Z]+", "\n".join(lines)))
     yield "import numpy as np"
     yield "from numba import njit"
     yield ""

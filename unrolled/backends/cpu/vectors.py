@@ -68,6 +68,11 @@ class MaskType(types.Type):
         super().__init__(name=f"mask({dtype} x {lanes})")
 
 
+def vector_of(context: Any, kind: Any) -> Any:
+    """LLVM's type of a vector of the numbers of one of Numba's arrays, or pointers to them."""
+    return context.get_value_type(VectorType(kind.dtype, lanes_of(kind.dtype)))
+
+
 @register_model(VectorType)
 class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, dmm: Any, fe_type: VectorType) -> None:

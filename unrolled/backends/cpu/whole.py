@@ -14,7 +14,6 @@ chunk by chunk of steps (`pipeline`). No sum depends on how many come.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from ...program import Total
 from ...schedule import Outer, Product
@@ -282,22 +281,23 @@ class WholeText:
             strip = f"strip_{len(self.strips)}"
             self.strips[strip] = rows
             a, units = self._columns(product.operands), written_sum(rows)
-            mine = f"{strip}[thread * ({units}) : (thread + 1) * ({units})]"
-            for weights, heights in self._stretches(product.blocks):
+            width = f"{STRIP} * LANES"
+            mine = _window(strip, f"thread * ({units}), (thread + 1) * ({units})", f"0, {width}")
+            for family, above, width, heights in self._stretches(product.blocks):
                 yield f"first, last = share_of({written_sum(heights)}, share, shares, LANES)"
-                left = written_sum(start)
-                yield (
-                    f"product_turned({a}, {weights}[first:last], {mine}, "
-                    f"{out}[begin:end, {left} + first : {left} + last])"
-                )
+                weights = _window(family, _share(above), f"0, {width}")
+                here = _window(out, "begin, end", _share(start))
+                yield f"product_turned({a}, {weights}, {mine}, {here})"
                 start += heights
             return
         yield "first, last = share_of(end - begin, share, shares, 1)"
         before = self.layout.columns_before(slab, position)
-        rows_here = "begin + first : begin + last"
-        here = f"{out}[{rows_here}, 0 : {written_sum(columns)}]"
-        for number, (weights, heights) in enumerate(self._stretches(product.blocks)):
-            operand = f"{slab}[{rows_here}, {_slice([*before, *start], heights)}]"
+        rows_here = "begin + first, begin + last"
+        here = _window(out, rows_here, f"0, {written_sum(columns)}")
+        for number, found in enumerate(self._stretches(product.blocks)):
+            family, above, width, heights = found
+            operand = _window(slab, rows_here, _behind([*before, *start], heights))
+            weights = _window(family, _behind(above, heights), f"0, {width}")
             yield f"product({operand}, {weights}, {here}, {ADDS if number else WRITES})"
             start += heights
 
@@ -309,24 +309,24 @@ class WholeText:
         how = f"{blocks}, {width} // LANES, {packed}, first, last"
         # Each thread packs the groups that it will read, if threads share the units.
         panels = f"{blocks} * {width} // ({PANEL} * LANES)"
-        together = lying_together(self.program, product.blocks)
-        if len(together) == 1:
-            family, rows = self._place(together[0])
-            weights = f"{family}[{rows}]"
+        stretches = list(self._stretches(product.blocks))
+        if len(stretches) == 1:
+            ((family, above, columns, heights),) = stretches
+            weights = _window(family, _behind(above, heights), f"0, {columns}")
         else:
             weights, start = f"stacked_{packed.removeprefix('packed_')}", list[str]()
             matrix = self._matrix(product)
             self.axes[weights] = matrix[::-1] if mark else matrix
             yield "if share == 0:"
-            for members in together:
-                family, rows = self._place(members)
-                heights = self._heights(members)
-                yield f"    copy({family}[{rows}], {weights}[{_slice(start, heights)}])"
+            for family, above, columns, heights in stretches:
+                given = _window(family, _behind(above, heights), f"0, {columns}")
+                stacked = _window(weights, _behind(start, heights), f"0, {columns}")
+                yield f"    copy({given}, {stacked})"
                 start += heights
             yield MEET
         yield f"groups = groups_of({letter}_size, share, shares, {width})"
         yield f"first, last = groups[0] * ({panels}), groups[1] * ({panels})"
-        yield f"pack({weights}{mark}, {how})"
+        yield f"fill({weights}{mark}, {how})"
 
     def _matrix(self, product: Product) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The sizes of a product's matrix as it is multiplied: (operand, result)."""
@@ -337,18 +337,16 @@ class WholeText:
     def _heights(self, blocks: Iterable[str]) -> list[str]:
         return [self.program.shapes[block][0] for block in blocks]
 
-    def _stretches(self, blocks: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-        """Matrices of parameters that lie one below the other: their text, and their heights."""
-        for together in lying_together(self.program, blocks):
-            family, rows = self._place(together)
-            width = written_sum(self.program.shapes[together[0]][1:])
-            yield f"{family}[{rows}, 0 : {width}]", self._heights(together)
+    def _stretches(self, blocks: Sequence[str]) -> Iterator[tuple[str, list[str], str, list[str]]]:
+        """Matrices of parameters that lie one below the other.
 
-    def _place(self, blocks: Sequence[str], array: Mapping[str, str] | None = None) -> Any:
-        """The array of some blocks that lie together, and their rows there."""
-        family = blocks[0].split(".")[0]
-        here = _slice(self._rows_above(blocks), self._heights(blocks))
-        return (array or self.families)[family], here
+        Of each the array of its family, the heights of what stands above it there, how many columns
+        it has, and the heights of its blocks.
+        """
+        for together in lying_together(self.program, blocks):
+            family = self.families[together[0].split(".")[0]]
+            width = written_sum(self.program.shapes[together[0]][1:])
+            yield family, self._rows_above(together), width, self._heights(together)
 
     def _rows_above(self, blocks: Sequence[str]) -> list[str]:
         """The heights of what stands above some blocks in their family."""
@@ -364,8 +362,8 @@ class WholeText:
         """Values of all steps, or of a chunk of them, side by side."""
         slab, position = self._found(values)
         before = self.layout.columns_before(slab, position)
-        here = _slice(before, [self.program.sizes[value] for value in values])
-        return f"{slab}[begin:end, {here}]"
+        here = _behind(before, [self.program.sizes[value] for value in values])
+        return _window(slab, "begin, end", here)
 
     # gradients of parameters
 
@@ -384,27 +382,27 @@ class WholeText:
             yield from self._sum(totals, blocks, adds)
         for family, members in self.program.families.items():
             for block in (block for block in members if block not in started):
-                array, rows = self._place([block], self.totals)
-                place = f"0:1, {rows}" if self._is_vector(family) else rows
+                array = self.totals[family]
+                rows = _behind(self._rows_above([block]), self._heights([block]))
+                width = written_sum(self.program.shapes[block][1:])
+                place = ("0, 1", rows) if self._is_vector(family) else (rows, f"0, {width}")
                 condition = f"if turn == 0 and share == 0 and {self._there(array)}:"
-                yield from (condition, f"    set_all({array}[{place}], 0.0)")
+                yield from (condition, f"    set_all({_window(array, *place)}, 0.0)")
 
     def _outer(self, outer: Outer, started: set[str]) -> Iterator[tuple[str, list[str]]]:
         """Σ vectors ⊗ operand: family → what adds its blocks' part up."""
         slab, position = self._found(outer.vectors)
         before = [*self.layout.columns_before(slab, position)]
         operand = self._columns((outer.operand,))
-        width = f"0 : {written_sum([self.program.sizes[outer.operand]])}"
+        width = f"0, {written_sum([self.program.sizes[outer.operand]])}"
         for together in lying_together(self.program, outer.blocks):
             fresh = started.isdisjoint(together)
             for blocks in [together] if fresh else [(block,) for block in together]:
                 adds = not started.isdisjoint(blocks)
                 heights = self._heights(blocks)
                 family = blocks[0].split(".")[0]
-                array, above = self.totals[family], written_sum(self._rows_above(blocks))
-                left = written_sum(before)
-                vectors = f"{slab}[begin:end, {left} + first : {left} + last].T"
-                here = f"{array}[{above} + first : {above} + last, {width}]"
+                vectors = f"{_window(slab, 'begin, end', _share(before))}.T"
+                here = _window(self.totals[family], _share(self._rows_above(blocks)), width)
                 yield (
                     family,
                     [
@@ -418,21 +416,22 @@ class WholeText:
 
     def _sum(self, totals: Sequence[Total], blocks: Sequence[str], adds: bool) -> Iterator[str]:
         """Σ vectors, of totals whose vectors and parameters lie side by side."""
-        array, above = self.totals[blocks[0].split(".")[0]], written_sum(self._rows_above(blocks))
-        heights = self._heights(blocks)
-        here = f"{array}[0:1, {above} + first : {above} + last]"
+        array, heights = self.totals[blocks[0].split(".")[0]], self._heights(blocks)
+        here = _window(array, "0, 1", _share(self._rows_above(blocks)))
         if totals[0] in self.layout.row_sums:
-            vectors = f"{self.layout.row_sums[totals[0]]}[0:{BATCH}, first:last]"
-            operands, begun = f"ones[0:1, 0:{BATCH}], {vectors}, {here}", WRITES
+            ones = _window("ones", "0, 1", f"0, {BATCH}")
+            vectors = _window(self.layout.row_sums[totals[0]], f"0, {BATCH}", "first, last")
+            begun = WRITES
         else:
             slab, position = self._found(tuple(total.factors[0] for total in totals))
-            left = written_sum(self.layout.columns_before(slab, position))
-            vectors = f"{slab}[begin:end, {left} + first : {left} + last]"
-            operands, begun = f"ones[0:1, 0 : end - begin], {vectors}, {here}", "turn > 0"
+            before = self.layout.columns_before(slab, position)
+            ones = _window("ones", "0, 1", "0, end - begin")
+            vectors = _window(slab, "begin, end", _share(before))
+            begun = "turn > 0"
         lines = [
             *([MEET] if adds else []),
             f"first, last = share_of({written_sum(heights)}, share, shares, LANES)",
-            f"product({operands}, {ADDS if adds else begun})",
+            f"product({ones}, {vectors}, {here}, {ADDS if adds else begun})",
         ]
         if totals[0] in self.layout.row_sums:  # which the loop has added up when it has ended
             lines = [f"if until == {LENGTH}:", *(f"    {line}" for line in lines)]
@@ -465,7 +464,17 @@ class WholeText:
         return len(self.program.shapes[self.program.families[family][0]]) == 1
 
 
-def _slice(before: Sequence[str], here: Sequence[str]) -> str:
+def _window(array: str, rows: str, columns: str) -> str:
+    """Some rows and columns of an array: `first, last` of both."""
+    return f"window({array}, {rows}, {columns})"
+
+
+def _behind(before: Sequence[str], here: Sequence[str]) -> str:
     """From the end of some sizes on, those that follow."""
-    start, stop = written_sum([*before]), written_sum([*before, *here])
-    return f"{start} : {stop}"
+    return f"{written_sum([*before])}, {written_sum([*before, *here])}"
+
+
+def _share(before: Sequence[str]) -> str:
+    """From the end of some sizes on, a thread's share."""
+    left = written_sum([*before])
+    return f"{left} + first, {left} + last"

@@ -1,0 +1,157 @@
+"""Machine code that all kernels share: compiled once for each dtype, and called by its name.
+
+The tiles of products are more instructions than all else in a kernel, and the same in each. So a
+kernel has only calls of them. LLVM is told where they are before it meets the name.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import RLock
+from typing import Any, ClassVar
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing import signature
+
+from .. import files
+from .compilation import machine_code
+from .emission import Matrix, suffix
+from .vectors import compiled, lanes, only_compiled, vector_of
+
+# What the machine code of every kernel depends on beside the kernel's own text.
+_SOURCES = (
+    *("atomics", "denormals", "dots", "emission", "functions", "packing", "pipeline", "products"),
+    *("shared", "shelf", "small_products", "team", "vectors"),
+)
+
+
+def foundations() -> tuple[str, ...]:
+    """The sources and versions that the machine code of every kernel depends on."""
+    import numba
+
+    folder = Path(__file__).parent
+    sources = [(folder / f"{name}.py").read_text(encoding="utf-8") for name in _SOURCES]
+    return numba.__version__, llvmlite.__version__, *sources
+
+
+class Shared:
+    """A function that returns nothing.
+
+    It is called with the address of its arguments, which costs a few nanoseconds: what does not go
+    into registers would be copied by what stands between C's way to call and Numba's.
+
+    Args:
+        name: of the function.
+        kinds: of its arguments: `a` for the address of numbers of the dtype, `w` for a whole
+            number.
+        body: what compiled code calls to do the work, with the dtype and the arguments, all of
+            them whole numbers.
+    """
+
+    all: ClassVar[dict[str, Shared]] = {}
+
+    def __init__(self, name: str, kinds: str, body: Callable[..., None]) -> None:
+        self.name = name
+        self.kinds = kinds
+        self.body = body
+        self._addresses: dict[str, int] = {}
+        self._finding = RLock()
+        self.all[name] = self
+
+    @classmethod
+    def written(cls, name: str, kinds: str, write: Callable[..., None]) -> Shared:
+        """One that is written in LLVM's instructions: `write(builder, vector type, *arguments)`."""
+
+        def body(real: Any, *arguments: Any) -> None:
+            raise only_compiled(name)
+
+        def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+            vector = vector_of(context, sig.args[0])
+            address = vector.element.as_pointer()
+            given = (
+                builder.inttoptr(argument, address) if kind == "a" else argument
+                for kind, argument in zip(kinds, arguments[1:], strict=True)
+            )
+            write(builder, vector, *given)
+            return context.get_dummy_value()
+
+        compiled(body, lambda *given: signature(types.none, *given), emit)
+        return cls(name, kinds, body)
+
+    def call(self, builder: Any, vector: Any, arguments: Sequence[Any]) -> None:
+        """Write a call, for the dtype of a vector's numbers."""
+        dtype = np.dtype("float32" if isinstance(vector.element, ir.FloatType) else "float64")
+        self.address(dtype)
+        name, whole = f"unrolled_{self.name}_{suffix(vector)}", ir.IntType(64)
+        function = builder.module.globals.get(name) or ir.Function(
+            builder.module, ir.FunctionType(ir.VoidType(), [whole.as_pointer()]), name
+        )
+        given = cgutils.alloca_once(builder, ir.ArrayType(whole, len(self.kinds)))
+        for number, (kind, argument) in enumerate(zip(self.kinds, arguments, strict=True)):
+            argument = builder.ptrtoint(argument, whole) if kind == "a" else argument
+            builder.store(argument, cgutils.gep_inbounds(builder, given, 0, number))
+        builder.call(function, [cgutils.gep_inbounds(builder, given, 0, 0)])
+
+    def address(self, dtype: np.dtype[Any]) -> int:
+        """Where its machine code is, which LLVM knows from now on."""
+        name = f"{self.name}_v{lanes(dtype)}f{8 * dtype.itemsize}"
+        with self._finding:
+            if name not in self._addresses:
+                path = files.write(name, self._text(name, dtype), foundations())
+                address = machine_code(path, self.name, types.void(types.CPointer(types.int64)))
+                llvmlite.binding.add_symbol(f"unrolled_{name}", address)
+                self._addresses[name] = address
+        return self._addresses[name]
+
+    def _text(self, name: str, dtype: np.dtype[Any]) -> str:
+        given = ", ".join(f"given[{number}]" for number in range(len(self.kinds)))
+        return textwrap.dedent(
+            f'''\
+            """{name}, which kernels share: generated by Unrolled."""
+
+            import numpy as np
+
+            from unrolled.backends.cpu.shared import Shared
+
+            body = Shared.all["{self.name}"].body
+            real = np.{dtype}
+
+
+            def {self.name}(given):
+                body(real, {given})
+            '''
+        )
+
+    def __call__(self, dtype: np.dtype[Any], *arguments: int) -> None:
+        """Call it from Python, with addresses as whole numbers."""
+        given = (ctypes.c_int64 * len(self.kinds))(*arguments)
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address(dtype))(ctypes.addressof(given))
+
+
+def know(real: Any) -> None:
+    """Tell LLVM where all of them are for a dtype: machine code from a cache calls them by name."""
+    for function in Shared.all.values():
+        function.address(np.dtype(real))
+
+
+def matrices_of(
+    context: Any, builder: Any, sig: Any, arguments: Any
+) -> list[tuple[Matrix, list[Any]]]:
+    """The matrices among the arguments of a function that is being written, with their shapes."""
+    found = []
+    for kind, argument in zip(sig.args, arguments, strict=True):
+        if isinstance(kind, types.Array):
+            array = context.make_array(kind)(context, builder, argument)
+            size = context.get_constant(types.intp, kind.dtype.bitwidth // 8)
+            strides = cgutils.unpack_tuple(builder, array.strides)
+            steps = (builder.sdiv(stride, size) for stride in strides)
+            shape = cgutils.unpack_tuple(builder, array.shape)
+            found.append((Matrix(array.data, *steps), shape))
+    return found
