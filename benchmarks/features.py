@@ -21,7 +21,7 @@ SHAPES = ((35, 20, 200, 200), (150, 16, 256, 256), (1000, 1, 64, 64))
 TINY = ((7, 2, 3, 6),)
 CEILING = 1.3  # of the plain layer
 P = 0.25  # probability of whatever is dropped
-PLAIN, DEEP, INFERENCE = "plain", "two layers", "inference"
+PLAIN, DEEP, FIVE, INFERENCE = "plain", "two layers", "five calls, a fifth each", "inference"
 
 
 def _nothing(layer: Recurrent, T: int, B: int) -> dict[str, Any]:
@@ -61,6 +61,20 @@ def _trained(layer: Recurrent, x: Tensor, given: dict[str, Any]) -> Run:
     return trained(forward, leaves, dy)
 
 
+def _in_calls(layer: Recurrent, x: Tensor, given: dict[str, Any]) -> Run:
+    """A fifth of the sequence a call, each from zeros."""
+    x, parameters = x.detach(), list(layer.parameters())
+    dy = torch.ones(*x.shape[:-1], layer.hidden_size)
+
+    def run() -> None:
+        for part in x.split(-(-len(x) // 5)):
+            part = part.detach().requires_grad_()  # a leaf of its own
+            y, _ = layer(part)
+            torch.autograd.grad(y, [part, *parameters], dy[: len(part)])
+
+    return run
+
+
 def _in_windows(layer: Recurrent, x: Tensor, given: dict[str, Any]) -> Run:
     """Truncated BPTT in five windows, one behind the other."""
     x, parameters = x.detach(), list(layer.parameters())
@@ -68,7 +82,7 @@ def _in_windows(layer: Recurrent, x: Tensor, given: dict[str, Any]) -> Run:
 
     def run() -> None:
         for window in tbptt(x, -(-len(x) // 5)):
-            part = window.data.detach().requires_grad_()  # a leaf of its own
+            part = window.data.detach().requires_grad_()
             y = window.run(layer, part)
             torch.autograd.grad(y, [part, *parameters], dy[: len(part)])
 
@@ -126,6 +140,8 @@ FEATURES = {
     "clipping": Feature(partial(unrolled.clipped, limit=1.0)),
     "recompute": Feature(options={"recompute": True}),
     "truncated BPTT, 5 windows": Feature(way=_in_windows),
+    FIVE: Feature(way=_in_calls, plain=FIVE),
+    "truncated BPTT, 5 windows, of that": Feature(way=_in_windows, plain=FIVE),
     DEEP: Feature(options={"num_layers": 2}, plain=DEEP),
     "two layers, dropout between": Feature(options={"num_layers": 2, "dropout": P}, plain=DEEP),
     "two layers, locked dropout": Feature(

@@ -8,14 +8,16 @@ from oracles import ORACLES, both_passes
 from own_cells import OWN_CELLS
 from passes import Case, assert_close
 
-from unrolled import Cell, cells
+from unrolled import Cell, cells, layer_norm
 from unrolled.backends import reference
 from unrolled.backends.blocks import split_blocks, stack_blocks
 from unrolled.backends.steps import Steps
 from unrolled.derivative import DERIVATIVES, differentiate, kept_values
+from unrolled.lab import gradient_check
 from unrolled.language.expressions import Name, Number
 from unrolled.language.operations import ELEMENTWISE, OPERATIONS
 from unrolled.language.reading import read_expression
+from unrolled.program import count_of
 
 POINTS = (-50.0, -5.0, -0.1, 0.1, 5.0, 50.0)
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
@@ -342,3 +344,43 @@ def test_names_that_look_like_gradients_are_no_trouble():
     )
     case = Case.draw(cell, Steps.dense(4, 3), 2, 5)
     assert_close(case.both_passes(reference.run), by_autograd(case), 1e-11)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "h = tanh(d * (1 / sqrt(mean(d * d) + 0.1)))",
+        "h = tanh(d * mean(d * a) - mean(d))",
+        "h = tanh(a - mean(a) * 2)",
+        "h = tanh((d - mean(d)) * sum(d * d)) - d * sum(a)",
+        "h = d * 3 * mean(b) + 2 * b",
+        "h = tanh((b - mean(a)) * mean(d)) + mean(d * d)",
+        "h = -(d - mean(-d)) * sqrt(1 + mean(d * b)) * (1 / sqrt(1 + mean(d * b)))",
+        "h = tanh(d + d * d * mean(d)) + sum(d)",
+    ],
+)
+def test_what_is_centred_adds_up_to_nothing(line):
+    text = (
+        "def centring(x, h_prev, *, U):\n    a = x + U.h @ h_prev\n    b = a * x\n"
+        f"    d = a - mean(a)\n    {line}\n    return h\n"
+    )
+    gradient_check(Cell.parse(text)).check()
+
+
+def test_a_norm_waits_for_one_pair_of_sums():
+    """Ba 2016: the gradients of a mean and of a variance need nothing of each other."""
+    adjoint = differentiate(layer_norm(cells.simple).forward)
+    sums = [i for i in adjoint.instructions if i.operation == "sum"]
+    assert len(sums) == 4  # two norms
+    above: dict[str, int] = {}  # how many sums stand above each value
+    for instruction in adjoint.instructions:
+        here = max((above.get(name, 0) for name in instruction.operands), default=0)
+        above[instruction.name] = here + (instruction.operation == "sum")
+    assert max(above.values()) == 1
+
+
+def test_a_root_whose_reciprocal_is_known_has_a_gradient_without_a_division():
+    adjoint = differentiate(layer_norm(cells.simple).forward)
+    assert "sqrt" not in {instruction.operation for instruction in adjoint.instructions}
+    divisors = {i.arguments[1] for i in adjoint.instructions if i.operation == "div"}
+    assert divisors == {count_of("H")}

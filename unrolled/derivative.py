@@ -5,7 +5,7 @@ step to the first, turns the gradients with respect to the one into those of the
 (Werbos 1990). The rules are a table with one line per operation, written in the language itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Literal
 
@@ -63,13 +63,21 @@ Recompute = Literal["cheap", "near", "all"]
 # which are seven and more from what is kept, it is 1.06 at a single row.
 _NEAR = 5
 
-_OF_A_RECIPROCAL = "-dy * y * y"  # of 1 / b, without a division
+# Where a reciprocal is known, a gradient needs no division: of 1 / b, and of a root y whose
+# reciprocal r the program computes.
+_OF_A_RECIPROCAL = "-dy * y * y"
+_OF_A_ROOT = "0.5 * dy * r"
 
 
 @cache
-def _rule(operation: str, position: int, reciprocal: bool = False) -> Expression | None:
-    text = _OF_A_RECIPROCAL if reciprocal and position else DERIVATIVES[operation][position]
-    return None if text is None else read_expression(text, ("a", "b", "c", "y", "dy"))
+def _rule(operation: str, position: int) -> Expression | None:
+    text = DERIVATIVES[operation][position]
+    return None if text is None else _read(text)
+
+
+@cache
+def _read(text: str) -> Expression:
+    return read_expression(text, ("a", "b", "c", "y", "dy", "r"))
 
 
 def differentiate(
@@ -119,6 +127,11 @@ class _Adjoint:
         self.traced = traced
         self.drawn = {value for group in forward.inputs[1:] for value in group}
         self.of_vectors = _numbers_of_vectors(forward)
+        self.reciprocals = {
+            instruction.arguments[1]: instruction.name
+            for instruction in forward.instructions
+            if instruction.operation == "div" and instruction.arguments[0] == 1
+        }
         self._forward = forward.by_name
         self.builder = Builder(forward.sizes, forward.shapes)
         self.terms: dict[str, list[Argument]] = {}
@@ -207,15 +220,19 @@ class _Adjoint:
             return
         names = dict(zip("abc", instruction.arguments, strict=False))
         names |= {"y": instruction.name, "dy": dy}
-        reciprocal = instruction.operation == "div" and instruction.arguments[0] == 1
         for position, argument in enumerate(instruction.arguments):
-            rule = _rule(instruction.operation, position, reciprocal)
+            rule = _rule(instruction.operation, position)
+            if instruction.name in self.reciprocals.values() and position:
+                rule = _read(_OF_A_RECIPROCAL)
+            if instruction.operation == "sqrt" and instruction.name in self.reciprocals:
+                names["r"] = self.reciprocals[instruction.name]
+                rule = _read(_OF_A_ROOT)
             if rule is None or not self._has_gradient(argument):
                 continue
             term = self.builder.expression(rule, lambda text: names[text])
             number = argument in self.of_vectors
             if number and isinstance(term, str) and self.builder.size_of(term) != ONE:
-                term = self.builder.emit("sum", (term,), self.builder.fresh(), ONE)
+                term = self._sum(term)
             self._add_term(str(argument), term)
 
     def _through_reduction(self, instruction: Instruction, dy: Argument) -> None:
@@ -225,6 +242,64 @@ class _Adjoint:
                 count = count_of(self.builder.size_of(argument))
                 dy = self.builder.emit("div", (dy, count), self.builder.fresh(), ONE)
             self._add_term(argument, dy)
+
+    def _sum(self, vector: str) -> Argument:
+        """The sum of a vector's units.
+
+        What is centred adds up to nothing. So what a mean hands back does not wait for the sums of
+        a norm's variance, whose share of the gradient is a number times the centred vector: the
+        usual formula of layer normalisation (Ba 2016), with its two sums side by side.
+        """
+        made = {instruction.name: instruction for instruction in self.builder.instructions}
+
+        def is_number(value: Argument) -> bool:
+            """Whether all units are the same."""
+            if self.builder.size_of(value) == ONE:
+                return True
+            instruction = made.get(str(value))
+            return (
+                instruction is not None
+                and instruction.operation == "same"
+                and self.builder.size_of(instruction.arguments[0]) == ONE
+            )
+
+        def is_centred(value: Argument) -> bool:
+            instruction = self._forward.get(str(value))
+            if instruction is None or instruction.operation != "sub":
+                return False
+            left, right = instruction.arguments
+            mean = self._forward.get(str(right))
+            return mean is not None and (mean.operation, mean.arguments) == ("mean", (left,))
+
+        def terms(value: Argument, sign: int) -> Iterator[tuple[Argument, int]]:
+            """What the vector is a sum of, with signs; 0 for what adds up to nothing."""
+            instruction = made.get(str(value))
+            match instruction and instruction.operation, instruction and instruction.arguments:
+                case "neg", (a,):
+                    yield from terms(a, -sign)
+                case "add" | "sub" as operation, (a, b):
+                    yield from terms(a, sign)
+                    yield from terms(b, sign if operation == "add" else -sign)
+                case "mul", (a, b) if is_number(a) and is_centred(b):
+                    yield value, 0
+                case "mul", (a, b) if is_number(b) and is_centred(a):
+                    yield value, 0
+                case _:
+                    yield value, 0 if is_centred(value) else sign
+
+        builder, found = self.builder, list(terms(vector, 1))
+        if all(sign for _, sign in found):
+            return builder.emit("sum", (vector,), builder.fresh(), ONE)
+        rest = [(value, sign) for value, sign in found if sign]
+        if not rest:
+            return 0.0
+        (first, sign), *others = rest
+        for value, other in others:
+            first = builder.emit("add" if other == sign else "sub", (first, value), builder.fresh())
+        if builder.size_of(first) == ONE:  # a number that goes with every unit
+            first = builder.emit("same", (first,), builder.fresh(), builder.size_of(vector))
+        total = builder.emit("sum", (first,), builder.fresh(), ONE)
+        return total if sign > 0 else builder.emit("neg", (total,), builder.fresh(), ONE)
 
     def _add_term(self, argument: str, term: Argument) -> None:
         if self.forward.is_parameter(argument):
