@@ -239,9 +239,20 @@ class _Adjoint:
         argument = instruction.values[0]
         if self._has_gradient(argument):
             if instruction.operation == "mean":
-                count = count_of(self.builder.size_of(argument))
-                dy = self.builder.emit("div", (dy, count), self.builder.fresh(), ONE)
+                builder, (part, sign) = self.builder, self._without_sign(dy)
+                count = count_of(builder.size_of(argument))
+                dy = builder.emit("div", (part, count), builder.fresh(), ONE)
+                dy = builder.emit("neg", (dy,), builder.fresh(), ONE) if sign < 0 else dy
             self._add_term(argument, dy)
+
+    def _without_sign(self, value: Argument) -> tuple[Argument, int]:
+        """What a number is but for its sign: what it is added to can subtract it then."""
+        made, sign = self._made(), 1
+        while value in made and made[str(value)].operation in ("same", "neg"):
+            instruction = made[str(value)]
+            sign = -sign if instruction.operation == "neg" else sign
+            (value,) = instruction.arguments
+        return value, sign
 
     def _sum(self, vector: str) -> Argument:
         """The sum of a vector's units.
@@ -250,7 +261,7 @@ class _Adjoint:
         a norm's variance, whose share of the gradient is a number times the centred vector: the
         usual formula of layer normalisation (Ba 2016), with its two sums side by side.
         """
-        made = {instruction.name: instruction for instruction in self.builder.instructions}
+        made = self._made()
 
         def is_number(value: Argument) -> bool:
             """Whether all units are the same."""
@@ -300,6 +311,10 @@ class _Adjoint:
             first = builder.emit("same", (first,), builder.fresh(), builder.size_of(vector))
         total = builder.emit("sum", (first,), builder.fresh(), ONE)
         return total if sign > 0 else builder.emit("neg", (total,), builder.fresh(), ONE)
+
+    def _made(self) -> dict[str, Instruction]:
+        """The instructions so far, by the name of what they compute."""
+        return {instruction.name: instruction for instruction in self.builder.instructions}
 
     def _add_term(self, argument: str, term: Argument) -> None:
         if self.forward.is_parameter(argument):

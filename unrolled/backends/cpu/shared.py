@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from threading import RLock
 from typing import Any, ClassVar
 
 import llvmlite.binding
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -28,14 +29,13 @@ from .vectors import compiled, lanes, only_compiled, vector_of
 # What the machine code of every kernel depends on beside the kernel's own text.
 _SOURCES = (
     *("atomics", "denormals", "dots", "emission", "functions", "packing", "pipeline", "products"),
-    *("shared", "shelf", "small_products", "team", "vectors"),
+    *("shared", "small_products", "team", "vectors"),
 )
 
 
+@cache
 def foundations() -> tuple[str, ...]:
     """The sources and versions that the machine code of every kernel depends on."""
-    import numba
-
     folder = Path(__file__).parent
     sources = [(folder / f"{name}.py").read_text(encoding="utf-8") for name in _SOURCES]
     return numba.__version__, llvmlite.__version__, *sources
@@ -62,7 +62,6 @@ class Shared:
         self.kinds = kinds
         self.body = body
         self._addresses: dict[str, int] = {}
-        self._finding = RLock()
         self.all[name] = self
 
     @classmethod
@@ -101,13 +100,14 @@ class Shared:
 
     def address(self, dtype: np.dtype[Any]) -> int:
         """Where its machine code is, which LLVM knows from now on."""
+        # Two threads may both look for it. A lock would be one too many: who loads a kernel's file
+        # holds that of `files`, and then waits for Numba's.
         name = f"{self.name}_v{lanes(dtype)}f{8 * dtype.itemsize}"
-        with self._finding:
-            if name not in self._addresses:
-                path = files.write(name, self._text(name, dtype), foundations())
-                address = machine_code(path, self.name, types.void(types.CPointer(types.int64)))
-                llvmlite.binding.add_symbol(f"unrolled_{name}", address)
-                self._addresses[name] = address
+        if name not in self._addresses:
+            path = files.write(name, self._text(name, dtype), foundations())
+            address = machine_code(path, self.name, types.void(types.CPointer(types.int64)))
+            llvmlite.binding.add_symbol(f"unrolled_{name}", address)
+            self._addresses[name] = address
         return self._addresses[name]
 
     def _text(self, name: str, dtype: np.dtype[Any]) -> str:
