@@ -153,7 +153,9 @@ def test_tiles_are_about_equally_high(rows):
 @pytest.mark.parametrize("width", [16, 32, 64])
 @pytest.mark.parametrize("registers", [16, 32])
 def test_other_widths_of_vector(monkeypatch, tmp_path, width, registers):
-    monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path))  # what the kernels share is compiled anew
+    # What the kernels share is compiled anew, from files that no other test has loaded.
+    monkeypatch.setenv("UNROLLED_CACHE", str(tmp_path))
+    monkeypatch.setattr(shared, "foundations", lambda: (str(width), str(registers)))
     for function in shared.Shared.all.values():
         monkeypatch.setattr(function, "_addresses", {})
     fill = shared.Shared.all["fill"]

@@ -70,12 +70,6 @@ _OF_A_ROOT = "0.5 * dy * r"
 
 
 @cache
-def _rule(operation: str, position: int) -> Expression | None:
-    text = DERIVATIVES[operation][position]
-    return None if text is None else _read(text)
-
-
-@cache
 def _read(text: str) -> Expression:
     return read_expression(text, ("a", "b", "c", "y", "dy", "r"))
 
@@ -130,7 +124,7 @@ class _Adjoint:
         self.reciprocals = {
             instruction.arguments[1]: instruction.name
             for instruction in forward.instructions
-            if instruction.operation == "div" and instruction.arguments[0] == 1
+            if _is_reciprocal(instruction)
         }
         self._forward = forward.by_name
         self.builder = Builder(forward.sizes, forward.shapes)
@@ -220,13 +214,10 @@ class _Adjoint:
             return
         names = dict(zip("abc", instruction.arguments, strict=False))
         names |= {"y": instruction.name, "dy": dy}
+        if reciprocal := self.reciprocals.get(instruction.name):
+            names["r"] = reciprocal
         for position, argument in enumerate(instruction.arguments):
-            rule = _rule(instruction.operation, position)
-            if instruction.name in self.reciprocals.values() and position:
-                rule = _read(_OF_A_RECIPROCAL)
-            if instruction.operation == "sqrt" and instruction.name in self.reciprocals:
-                names["r"] = self.reciprocals[instruction.name]
-                rule = _read(_OF_A_ROOT)
+            rule = self._rule(instruction, position)
             if rule is None or not self._has_gradient(argument):
                 continue
             term = self.builder.expression(rule, lambda text: names[text])
@@ -234,6 +225,15 @@ class _Adjoint:
             if number and isinstance(term, str) and self.builder.size_of(term) != ONE:
                 term = self._sum(term)
             self._add_term(str(argument), term)
+
+    def _rule(self, instruction: Instruction, position: int) -> Expression | None:
+        """The gradient of an argument."""
+        if _is_reciprocal(instruction) and position == 1:
+            return _read(_OF_A_RECIPROCAL)
+        if instruction.operation == "sqrt" and instruction.name in self.reciprocals:
+            return _read(_OF_A_ROOT)
+        text = DERIVATIVES[instruction.operation][position]
+        return None if text is None else _read(text)
 
     def _through_reduction(self, instruction: Instruction, dy: Argument) -> None:
         argument = instruction.values[0]
@@ -413,6 +413,10 @@ class _Adjoint:
             if part in self._forward and part not in kept:
                 found |= self._chain(part, kept)
         return found
+
+
+def _is_reciprocal(instruction: Instruction) -> bool:
+    return instruction.operation == "div" and instruction.arguments[0] == 1
 
 
 def _numbers_of_vectors(program: Program) -> set[str]:
