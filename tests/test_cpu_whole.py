@@ -132,7 +132,7 @@ def test_gradients_may_need_what_is_computed_after_the_loop(wanted):
     """Where the gradient of the input is not wanted, in the ordinary kernel too."""
     case = Case.draw(OWN_CELLS["deep_input"], Steps.dense(6, 3), 5, 8)
     adjoint = differentiate(case.cell.forward)
-    assert kernel_for(adjoint, np.dtype("float64")).whole.needs_after
+    assert kernel_for(adjoint, np.dtype("float64")).whole.needs_outputs
     expected = case.both_passes(reference.run)
 
     def run(program, *arguments, **options):

@@ -10,7 +10,7 @@ import torch
 from own_cells import OWN_CELLS
 
 import unrolled
-from unrolled import cells, nn
+from unrolled import Cell, cells, nn
 from unrolled.backends.cpu import lending
 from unrolled.nn import Recurrent, choice
 
@@ -173,6 +173,17 @@ def test_products_behind_each_other_have_gradients_without_that_of_the_input(sho
     x = torch.randn(6, 2, 3, dtype=DOUBLE, requires_grad=True)
     expected = torch.autograd.grad(layer(x)[0].sum(), layer.parameters())
     found = torch.autograd.grad(layer(x.detach())[0].sum(), layer.parameters())
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("right_side", ["x + U.h @ h_prev", "u.h * h_prev", "x * u.h + h_prev"])
+def test_an_input_that_goes_into_no_product_needs_no_gradient(right_side, short_only):
+    family = "u" if "u.h" in right_side else "U"
+    cell = Cell.parse(f"def e(x, h_prev, *, {family}):\n    h = tanh({right_side})\n    return h")
+    layer = Recurrent(cell, 5, 5, num_layers=2, dtype=DOUBLE)
+    x = torch.randn(6, 2, 5, dtype=DOUBLE, requires_grad=True)
+    expected = torch.autograd.grad(layer(x)[0].sin().sum(), layer.parameters())
+    found = torch.autograd.grad(layer(x.detach())[0].sin().sum(), layer.parameters())
     torch.testing.assert_close(found, expected)
 
 

@@ -51,7 +51,7 @@ def run(
     unwanted = []
     if wanted is not None:
         unwanted = [text.totals[family] for family in text.totals if family not in wanted]
-        if not wanted.intersection(*program.outputs) and not text.needs_after:
+        if not wanted.intersection(*program.outputs) and not text.needs_outputs:
             unwanted += text.layout.outputs
     if zeros_given:
         unwanted += text.given.values()

@@ -70,10 +70,10 @@ class Stack:
         self.work = max(map(_work_of_a_row, directions))
 
     @cached_property
-    def needs_after(self) -> bool:
+    def needs_dx(self) -> bool:
         """Whether a backward pass must have a place for the gradient of the input."""
         kernel = kernel_for(self.directions[0].adjoint, DTYPES[self.dtype])
-        return kernel.whole.needs_after
+        return kernel.whole.needs_outputs
 
 
 def _largest_family(direction: Direction) -> int:
@@ -347,7 +347,7 @@ class Desk:
             sides = []
             for side in range(width):
                 number = layer * width + side
-                if layer or wants_x or stack.needs_after:
+                if layer or wants_x or stack.needs_dx:
                     sides.append(new(self.output if layer else x))
                 write, numbers, call, address, _, kernel = passes[number]
                 here = slice(number * each, (number + 1) * each)

@@ -120,7 +120,7 @@ class WholePasses:
     ) -> tuple[list[Array | None], Result]:
         """The arrays of a pass in the order of its table, None for what is not wanted."""
         dtype, text = self._dtype, self._text
-        everything = wanted is None or text.needs_after or not wanted.isdisjoint(self._outputs)
+        everything = wanted is None or text.needs_outputs or not wanted.isdisjoint(self._outputs)
         outputs = tuple(memory.empty((steps.rows, width), dtype) for width in self._widths)
         begun = [np.ascontiguousarray(state, dtype) for state in given.states]
         states = tuple(memory.empty(state.shape, dtype) for state in begun)

@@ -62,12 +62,14 @@ class WholeText:
         pointers: the arrays whose addresses change from call to call: inputs, outputs, the states
             given, the states handed on, families of parameters and, of an adjoint program, their
             gradients. States given may be missing (address 0), which are then zero; so may
-            gradients that are not wanted, and outputs of an adjoint program if not `needs_after`.
+            gradients that are not wanted, and outputs of an adjoint program if not
+            `needs_outputs`.
         scratch: the other arrays.
         axes: of each array its axes.
         table: the name of what each place of the table behind its head holds.
-        needs_after: whether gradients of parameters need what is computed after the loop, and so
-            an output of an adjoint program must have a place even where it is not wanted.
+        needs_outputs: whether outputs of an adjoint program must have a place even where they are
+            not wanted: gradients of parameters need what is computed after the loop, or outputs
+            are made before that, as dx is of an input that goes into no product.
     """
 
     function = "whole"
@@ -76,7 +78,7 @@ class WholeText:
         self.layout = layout
         self.program = layout.schedule.program
         self.functions = functions
-        self.needs_after = layout.schedule.stages_of_totals > 0
+        self.needs_outputs = layout.schedule.stages_of_totals > 0 or self._makes_outputs_early()
         states = [*layout.states.values()]
         self.given = {state: f"{state.removesuffix('_rows')}_given" for state in states}
         self.families = {
@@ -108,6 +110,14 @@ class WholeText:
         self.table = [
             *self.pointers, *COUNTS, UNITS_SHARED, *STEPS, *self.letters, *self.scratch, *shapes,
         ]  # fmt: skip
+
+    def _makes_outputs_early(self) -> bool:
+        """Whether anything but the work after the loop writes outputs."""
+        products = (p for stage in self.layout.schedule.before for p in stage.products)
+        early = {self.layout.results[product] for product in products}
+        for name, text in self.functions.items():
+            early |= set() if name.startswith("after_") else set(text.arrays)
+        return not early.isdisjoint(self.layout.outputs)
 
     @property
     def _special(self) -> tuple[str, ...]:
@@ -199,7 +209,7 @@ class WholeText:
         yield LOOP, list(self._loop())
         after = list(self._section(AFTER))
         gradients = list(self._gradients()) if self.program.adjoint else []
-        if self.needs_after:
+        if self.layout.schedule.stages_of_totals:
             yield AFTER, [*after, *gradients]
             return
         if after:
