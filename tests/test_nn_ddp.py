@@ -66,8 +66,10 @@ def work(rank: int, folder: str, kind: str) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=PROCESSES
     )
-    model = nn.parallel.DistributedDataParallel(Model(kind))
-    gradients = train(model, slice(2 * rank, 2 * rank + 2))
+    # The model goes before its group: torch waits for ever, now and then, if it goes after it.
+    gradients = train(
+        nn.parallel.DistributedDataParallel(Model(kind)), slice(2 * rank, 2 * rank + 2)
+    )
     torch.save(gradients, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
