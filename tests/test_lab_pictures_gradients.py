@@ -6,6 +6,7 @@ from drawn import CELLS, assert_whole, image, ticks, traced
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+import unrolled
 from unrolled import Cell, InputError, cells
 from unrolled.lab.pictures.halves import dependence, halves
 from unrolled.lab.pictures.memory import memory
@@ -152,6 +153,15 @@ class TestHalves:
                 norms = dependence(Reading(trace, 0, half, example))
                 assert norms.shape == (steps, steps)
                 assert np.all(unread(norms, 1 - 2 * half) == 0)
+
+    def test_with_masks_it_is_that_run(self):
+        network = Network.init(unrolled.zoneout(cells.gru, 0.5), 4, 4, rng=0)
+        x = np.random.default_rng(1).standard_normal((7, 2, 4))
+        kept = np.zeros((7, 2, 4))
+        kept[3] = 1  # what is read then goes nowhere
+        norms = dependence(Reading(network.trace(x, masks=[{"keep_h": kept}]), 0, 0, 1))
+        assert np.all(norms[:, 3] == 0)
+        assert np.all(norms[5:, 2] > 0)
 
     @pytest.mark.parametrize("half", [0, 1])
     def test_the_norms_are_those_of_differences(self, half):

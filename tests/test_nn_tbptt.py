@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings, strategies as st
 
+import unrolled
 from unrolled import Cell, InputError, cells
 from unrolled.nn import GRU, LSTM, Recurrent, tbptt
 
@@ -223,6 +224,20 @@ def test_every_step_is_the_step_of_the_whole(draw):
         found.append(window.new(window.run(layer, lengths=lengths, resets=marked)))
     assert_close(torch.cat(found), y)
     assert_close(window.state(layer), tuple(part.detach() for part in last))
+
+
+@pytest.mark.parametrize(("k1", "k2"), [(3, 3), (2, 7), (4, 1)])
+def test_masks_of_the_windows_are_those_of_the_whole(k1, k2):
+    layer = layer_of(unrolled.zoneout(unrolled.recurrent_dropout(cells.gru, 0.5), 0.3), layers=2)
+    x, masks = data(9, B, X), layer.draw_masks(9, B)
+    y, last = layer(x, masks=masks)
+    found = []
+    for window in tbptt(x, k1, k2):
+        steps = slice(window.start, window.stop)
+        mine = [{n: m if m.dim() == 2 else m[steps] for n, m in one.items()} for one in masks]
+        found.append(window.new(window.run(layer, masks=mine)))
+    assert_close(torch.cat(found), y)
+    assert_close(window.state(layer), last.detach())
 
 
 def test_where_the_gradient_ends():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import unrolled
 from unrolled import InputError, cells
 from unrolled.nn import GRU, LSTM, Recurrent
 
@@ -121,3 +122,40 @@ def test_a_learned_initial_state():
     assert "initial_state='learned'" in repr(layer)
     with pytest.raises(InputError, match="'zero' or 'learned'; found 'random'"):
         Recurrent(cells.lstm, 3, 5, initial_state="random")
+
+
+@pytest.mark.parametrize("every", ["step", "sequence"])
+def test_with_masks_it_is_the_call_with_these_masks(every):
+    torch.manual_seed(0)
+    cell = unrolled.zoneout(unrolled.recurrent_dropout(cells.lstm, 0.4), 0.3)
+    layer = Recurrent(
+        cell, 3, 5, 2, bidirectional=True, batch_first=True, dropout=0.5, dropout_every=every,
+        weight_dropout=0.5, initial_state="learned", dtype=DOUBLE,
+    )  # fmt: skip
+    x = torch.randn(4, 7, 3, dtype=DOUBLE, requires_grad=True)
+    resets = torch.rand(4, 7) < 0.3
+    masks = layer.draw_masks(7, 4)
+    leaves = [x, *layer.parameters()]
+    y, state = layer(x, lengths=LENGTHS, resets=resets, masks=masks)
+    trace = layer.trace(x, lengths=LENGTHS, resets=resets, masks=masks)
+    torch.testing.assert_close((trace.y, trace.state), (y, state))
+    wanted = torch.autograd.grad(loss_of(y, state), leaves)
+    found = torch.autograd.grad(loss_of(trace.y, trace.state), leaves)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+    read = torch.cat([trace["h", 0, 0], trace["h", 0, 1]], -1)
+    torch.testing.assert_close(trace["x", 1], read * masks[2]["x"])
+    assert not torch.equal(layer.trace(x).y, layer.trace(x, masks=masks).y)
+
+
+def test_masks_that_do_not_fit_get_a_sentence():
+    layer = Recurrent(unrolled.zoneout(cells.lstm, 0.3), 3, 5)
+    x = torch.randn(7, 4, 3)
+    with pytest.raises(InputError, match="masks are a list with one dictionary for each of the 1"):
+        layer.trace(x, masks=[])
+    with pytest.raises(InputError, match=r"the mask keep_h has the shape \(4, 5\) or, at every"):
+        layer.trace(x, masks=layer.draw_masks(6, 4))
+    network = layer.network()
+    with pytest.raises(InputError, match="a dictionary for each of the 1 layers"):
+        network.trace(x.numpy(), masks=[])
+    with pytest.raises(InputError, match=r"the mask keep_c .* found none"):
+        network.trace(x.numpy(), masks=[{"keep_h": np.ones((4, 5))}])

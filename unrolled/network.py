@@ -1,7 +1,7 @@
 """Deep and bidirectional networks of one cell, in NumPy: each number of them can be looked at."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from .recurrence import Back, Params, Pass, Recurrence, Run
 
 Part = TypeVar("Part", Pass, Back)
 State = Array | tuple[Array, ...]
+Masks = Sequence[Mapping[str, npt.ArrayLike]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class Network:
 
     Attributes:
         cell: the equations of every layer; random values have their means, as in evaluation.
+        random: the same equations with their random values, which masks can be given for.
         params: `params[layer][direction]` is block → array; direction 1 reads from the end.
         initial: the state of every row before the first step where none is given: an array
             (layers · directions, size) for each state of the cell; zeros if None.
@@ -35,8 +37,10 @@ class Network:
     cell: Cell
     params: tuple[tuple[Params, ...], ...]
     initial: State | None = None
+    random: Cell = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "random", self.cell)
         object.__setattr__(self, "cell", self.cell.expected)
         directions = {len(layer) for layer in self.params}
         if len(directions) != 1 or not directions <= {1, 2}:
@@ -113,6 +117,7 @@ class Network:
         lengths: npt.ArrayLike | None = None,
         resets: npt.ArrayLike | None = None,
         *,
+        masks: Masks | None = None,
         names: Sequence[str] | None = None,
         run: Run = reference.run,
     ) -> "Trace":
@@ -125,6 +130,9 @@ class Network:
             lengths: (B,) how many steps of each row count, T if None; the others give zeros.
             resets: (T, B) bool, the rows that start anew from `initial` before each step, whatever
                 `state` was given; none if None.
+            masks: for each direction of each layer, as they stand in a state, the random values of
+                the cell, (B, size) or at every step (T, B, size); and above the first layer perhaps
+                what its input is multiplied by, under the input's name. Means if None.
             names: which values to keep; every named one if None. The backward pass needs none.
             run: the `run` of a backend; the reference if None.
 
@@ -163,18 +171,20 @@ class Network:
             )
         ragged = Ragged.of(counts, length, begins)
         layers: list[tuple[Pass, ...]] = []
-        below = x
+        below, factors = x, self._factors(masks, x)
         for layer in range(self.num_layers):
             passes = []
+            below = below if factors[layer] is None else below * factors[layer]
             for direction in range(self.directions):
-                one = self.recurrence(layer, direction)
+                one = self.recurrence(layer, direction, random=masks is not None)
+                noise = self._noise(masks, layer, direction, x)
                 given = self._given(state, layer, direction, batch, x.dtype)
                 if given is None:
                     given = [np.tile(start.astype(x.dtype), (batch, 1)) for start in one.anew]
-                passes.append(one.forward(below, given, ragged, names, run))
+                passes.append(one.forward([below, *noise], given, ragged, names, run))
             layers.append(tuple(passes))
             below = np.concatenate([one.y for one in passes], axis=2)
-        return Trace(self, x, ragged, tuple(layers), below)
+        return Trace(self, x, ragged, tuple(layers), below, factors)
 
     def run(
         self, x: npt.ArrayLike, state: State | None = None, lengths: npt.ArrayLike | None = None
@@ -183,8 +193,8 @@ class Network:
         trace = self.trace(x, state, lengths, names=())
         return trace.y, trace.state
 
-    def recurrence(self, layer: int, direction: int) -> Recurrence:
-        """One direction of one layer."""
+    def recurrence(self, layer: int, direction: int, random: bool = False) -> Recurrence:
+        """One direction of one layer; with its random values, or with their means."""
         sizes, params = self.sizes[layer], self.params[layer][direction]
         if self.initial is None:
             widths = (sizes[self.cell.sizes.values[state]] for state in self.cell.states)
@@ -192,7 +202,47 @@ class Network:
         else:
             number = layer * self.directions + direction
             anew = tuple(state[number] for state in _several(self.initial))
-        return Recurrence(self.cell, sizes, params, anew, direction == 1)
+        cell = self.random if random else self.cell
+        return Recurrence(cell, sizes, params, anew, direction == 1)
+
+    def _factors(self, masks: Masks | None, x: Array) -> tuple[Array | None, ...]:
+        """What each layer's input is multiplied by, (T, B, width); None if by nothing."""
+        count, name = self.num_layers * self.directions, self.cell.equations.inputs[0]
+        if masks is None:
+            return (None,) * self.num_layers
+        if len(masks) != count:
+            raise InputError(
+                f"masks are a dictionary for each of the {count} layers and directions; "
+                f"found {len(masks)}."
+            )
+        return tuple(
+            self._mask(masks[layer * self.directions], name, self.sizes[layer]["I"], x)
+            if layer and name in masks[layer * self.directions]
+            else None
+            for layer in range(self.num_layers)
+        )
+
+    def _noise(self, masks: Masks | None, layer: int, direction: int, x: Array) -> list[Array]:
+        """The random values of one direction of one layer side by side, if it has some."""
+        if masks is None or not self.random.draws:
+            return []
+        given, letters = masks[layer * self.directions + direction], self.random.sizes.values
+        parts = [
+            self._mask(given, name, self.sizes[layer][letters[name]], x)
+            for name in self.random.draws
+        ]
+        return [np.concatenate(parts, 2)]
+
+    def _mask(self, masks: Mapping[str, npt.ArrayLike], name: str, size: int, x: Array) -> Array:
+        """A mask at every step, (T, B, size)."""
+        shape = (*x.shape[:2], size)
+        found = np.asarray(masks.get(name), x.dtype)
+        if found.shape not in (shape, shape[1:]):
+            raise InputError(
+                f"the mask {name} has the shape {shape[1:]} or, at every step, {shape}; "
+                f"found {found.shape if name in masks else 'none'}."
+            )
+        return np.broadcast_to(found, shape)
 
     def _given(
         self, state: State | None, layer: int, direction: int, batch: int, dtype: npt.DTypeLike
@@ -233,6 +283,7 @@ class Trace:
         ragged: the pieces of the rows, and which took part at which step.
         layers: what each direction of each layer did.
         y: (T, B, size · directions) what the last layer gave.
+        factors: (T, B, width) what the input of each layer was multiplied by; None if by nothing.
     """
 
     network: Network
@@ -240,6 +291,7 @@ class Trace:
     ragged: Ragged
     layers: tuple[tuple[Pass, ...], ...]
     y: Array
+    factors: tuple[Array | None, ...]
 
     def __getitem__(self, key: str | tuple[str, int] | tuple[str, int, int]) -> Array:
         name, layer, direction = _place(key)
@@ -294,6 +346,8 @@ class Trace:
                 passes.append(one.backward(parts[direction], final, run))
             found.insert(0, tuple(passes))
             above = sum((one.x for one in passes[1:]), start=passes[0].x)
+            factor = self.factors[layer]
+            above = above if factor is None else above * factor
         return Gradients(self, tuple(found), above)
 
 

@@ -38,7 +38,7 @@ class Recurrence:
 
     def forward(
         self,
-        x: Array,
+        inputs: Sequence[Array],
         given: Sequence[Array],
         ragged: Ragged,
         names: tuple[str, ...],
@@ -47,7 +47,7 @@ class Recurrence:
         """Run forward.
 
         Args:
-            x: (T, B, I).
+            inputs: (T, B, I), and the random values of the cell side by side if it has some.
             given: for each state (B, size), what the rows begin with.
             ragged: the pieces of the rows.
             names: the values to keep.
@@ -55,11 +55,12 @@ class Recurrence:
         """
         forward, _ = _programs(self.cell, names)
         entering = ragged.entering(self.reverse)[:, None]
-        packed = x.reshape(-1, x.shape[2])[ragged.places]
+        x = inputs[0]
+        packed = [array.reshape(-1, array.shape[2])[ragged.places] for array in inputs]
         result = run(
             forward,
             self.sizes,
-            [packed],
+            packed,
             [
                 np.where(entering, state[ragged.rows], start.astype(x.dtype))
                 for state, start in zip(given, self.anew, strict=True)
@@ -108,7 +109,7 @@ class Pass:
         recurrence: what ran.
         ragged: the pieces of the rows.
         names: the values that were kept to look at.
-        packed: (rows of all steps, I) what it read.
+        packed: (rows of all steps, I) what it read, and its random values if it has some.
         kept: what the backward pass needs.
         y: (T, B, size) its output.
         last: (B, size) for each state.
@@ -118,11 +119,16 @@ class Pass:
     recurrence: Recurrence
     ragged: Ragged
     names: tuple[str, ...]
-    packed: Array
+    packed: list[Array]
     kept: Array
     y: Array
     last: tuple[Array, ...]
     values: dict[str, Array]
+
+    @property
+    def read(self) -> list[Array]:
+        """(T, B, I) what it read, and its random values if it has some."""
+        return [_padded(array, self.ragged, self.y.shape[:2]) for array in self.packed]
 
     def backward(self, dy: Array, dlast: Sequence[Array], run: Run) -> "Back":
         """Run backward.
@@ -141,7 +147,7 @@ class Pass:
         result = run(
             adjoint,
             recurrence.sizes,
-            [self.packed, self.kept, dy.reshape(-1, dy.shape[2])[ragged.places]],
+            [*self.packed, self.kept, dy.reshape(-1, dy.shape[2])[ragged.places]],
             arriving,
             recurrence._stacked(adjoint, dy.dtype),
             ragged.steps,

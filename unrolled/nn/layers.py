@@ -244,8 +244,11 @@ class Layers(Ways):
         `layer.network().trace(x)` gives every named value of every step. Dropout between layers is
         left out, as in evaluation mode.
         """
+        return self._network([self._families(number) for number in range(len(self._names))])
+
+    @torch.no_grad()
+    def _network(self, families: Sequence[Sequence[Tensor]]) -> Network:
         numbers = range(len(self._directions))
-        families = [self._families(number) for number in numbers]
         learned = None if self._learned(0) is None else [self._learned(n) or [] for n in numbers]
         return network_of(self.cell, self._directions, families, learned, 1 + self.bidirectional)
 
@@ -255,17 +258,20 @@ class Layers(Ways):
         state: State | None = None,
         lengths: Tensor | Sequence[int] | None = None,
         resets: Tensor | None = None,
+        *,
+        masks: Sequence[Masks] | None = None,
     ) -> LayerTrace:
         """Run the layers and keep every named value, and after `backward` every gradient.
 
-        Nothing is random: as in evaluation mode, random values have their means, and nothing is
-        dropped.
+        Nothing is drawn: without masks it is as in evaluation mode, random values have their
+        means, and nothing is dropped.
 
         Args:
             x: as in `forward`, as a tensor.
             state: as in `forward`.
             lengths: as in `forward`.
             resets: as in `forward`.
+            masks: as in `forward`.
 
         Raises:
             InputError: if a shape does not fit.
@@ -276,14 +282,21 @@ class Layers(Ways):
         alone = x.dim() == 2
         sequence = x.unsqueeze(1) if alone else x.transpose(0, 1) if self.batch_first else x
         batch, numbers = sequence.shape[1], range(len(self._directions))
+        if masks is not None:
+            self._check_masks(masks)
+        families = [
+            self._families(number) if masks is None else self._families_used(number, masks[number])
+            for number in numbers
+        ]
         trace, y, last = trace_of(
-            self.network(),
+            self._network(families),
             sequence,
             self._apart(self._states_given(state, batch, alone), sequence, batch),
             self._learned_apart(),
-            [self._families(number) for number in numbers],
+            families,
             None if lengths is None else counts_of(lengths, batch),
             None if resets is None else begins_of(resets, sequence, alone, self.batch_first),
+            masks,
         )
         if alone:
             y, last = y.squeeze(1), [part.squeeze(1) for part in last]

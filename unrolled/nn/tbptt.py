@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..program import STEP_NUMBER
 from .checks import State, counts_of, reads_step_number
 from .layers import Layers
+from .masks import Masks
 
 Chunk = Tensor | tuple[Tensor, ...]
 Stream = Chunk | Iterable[Chunk]
@@ -135,6 +136,7 @@ class Window:
         *,
         lengths: Tensor | Sequence[int] | None = None,
         resets: Tensor | None = None,
+        masks: Sequence[Masks] | None = None,
     ) -> Tensor:
         """Run a layer over the window, from the state that it had where the window starts.
 
@@ -150,6 +152,7 @@ class Window:
                 `forward`; all if None.
             resets: the rows of this window that start anew before each step, as in the layer's
                 `forward`. Resets of a stream are best among its tensors, to be cut with them.
+            masks: all that is random in this window, as the layer's `draw_masks` gives it.
 
         Returns:
             The outputs at all steps of the window, shaped as the layer gives them; `new` has those
@@ -163,7 +166,8 @@ class Window:
         self._check(layer, x)
         if resets is not None:
             self._axis(resets)
-        given = _Given(layer, x, _left(lengths, x, self._steps.axis, self.start), resets)
+        counts = _left(lengths, x, self._steps.axis, self.start)
+        given = _Given(layer, x, counts, resets, masks)
         state, steps = self._states.entering(layer, self.start), self.stop - self.start
         if self._cut:
             with torch.no_grad():
@@ -231,9 +235,14 @@ class _Given:
     """What a layer reads in one window, to be run in one part or two."""
 
     def __init__(
-        self, layer: Layers, x: Tensor, counts: Tensor | None, resets: Tensor | None
+        self,
+        layer: Layers,
+        x: Tensor,
+        counts: Tensor | None,
+        resets: Tensor | None,
+        masks: Sequence[Masks] | None,
     ) -> None:
-        self.layer, self.x, self.counts, self.resets = layer, x, counts, resets
+        self.layer, self.x, self.counts, self.resets, self.masks = layer, x, counts, resets, masks
         self.axis = _axis_of_steps(layer, x)
 
     def run(
@@ -249,6 +258,7 @@ class _Given:
             state,
             counts,
             None if self.resets is None else _cut(self.resets, self.axis, start, stop),
+            masks=self._masks(start, stop),
             return_all=place is not None,
         )
         if place is None:
@@ -256,6 +266,18 @@ class _Given:
         parts = zip(_several(last), _several(every[0]), strict=True)
         found = tuple(self._after(place, *part, counts) for part in parts)
         return y, last, found if isinstance(last, tuple) else found[0]
+
+    def _masks(self, start: int, stop: int) -> list[Masks] | None:
+        """The masks of some steps; what is drawn once for a sequence has no axis of steps."""
+        if self.masks is None:
+            return None
+        return [
+            {
+                name: _cut(mask, 0, start, stop) if mask.dim() == 3 else mask
+                for name, mask in one.items()
+            }
+            for one in self.masks
+        ]
 
     def _after(self, place: int, last: Tensor, every: Tensor, counts: Tensor | None) -> Tensor:
         """The state after `place` steps: of rows that have ended before, their last."""

@@ -11,6 +11,7 @@ from ..backends.steps import Array
 from ..cell import Cell
 from ..network import Gradients, Network, Trace
 from .direction import Direction
+from .masks import Masks
 
 Key = str | tuple[str, int] | tuple[str, int, int]
 
@@ -67,6 +68,7 @@ def trace_of(
     families: list[Sequence[Tensor]],
     lengths: Tensor | None,
     resets: Tensor | None,
+    masks: Sequence[Masks] | None,
 ) -> tuple[LayerTrace, Tensor, list[Tensor]]:
     """Run a network by the reference, which needs no compilation, and keep everything.
 
@@ -79,6 +81,7 @@ def trace_of(
         families: the stacked families of each direction of each layer.
         lengths: (B,) int64 on the CPU, or None.
         resets: (T, B) bool, or None.
+        masks: of each direction of each layer, or None.
 
     Returns:
         The trace without its `y` and `state`, and those two: (T, B, …), and one for each state.
@@ -86,8 +89,13 @@ def trace_of(
     trace = LayerTrace()
     states = [torch.stack(list(parts)) for parts in (*initial, *anew)]
     flat = [family for parts in families for family in parts]
-    rows = [None if which is None else which.numpy(force=True) for which in (lengths, resets)]
-    y, *last = _Traced.apply(trace, network, rows, x, *states, *flat)  # type: ignore[no-untyped-call]
+    given: dict[str, Any] = {
+        name: None if which is None else which.numpy(force=True)
+        for name, which in (("lengths", lengths), ("resets", resets))
+    }
+    if masks is not None:
+        given["masks"] = [{name: _array(mask) for name, mask in one.items()} for one in masks]
+    y, *last = _Traced.apply(trace, network, given, x, *states, *flat)  # type: ignore[no-untyped-call]
     return trace, y, last
 
 
@@ -99,12 +107,12 @@ class _Traced(torch.autograd.Function):
         ctx: Any,
         trace: LayerTrace,
         network: Network,
-        rows: list[Array | None],
+        given: dict[str, Any],
         x: Tensor,
         *rest: Tensor,
     ) -> tuple[Tensor, ...]:
         states = tuple(_array(state) for state in rest[: len(network.cell.states)])
-        trace.values = network.trace(_array(x), states, *rows)
+        trace.values = network.trace(_array(x), states, **given)
         ctx.trace, ctx.like = trace, [x, *rest]
         last = trace.values.state
         return tuple(_like(x, a) for a in (trace.values.y, *_several(last)))

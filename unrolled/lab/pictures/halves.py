@@ -118,16 +118,16 @@ def dependence(half: Reading) -> Array:
     """
     trace, steps = half.trace, half.steps
     cell = trace.network.cell
-    read = half.series(cell.names[0])
+    one = trace.layers[half.layer][half.direction]
+    read = [array[:steps, half.example] for array in one.read]
     before = [half.series(f"{name}_prev") for name in cell.states]
     begins = np.zeros(trace.x.shape[:2], bool)
     begins.flat[trace.ragged.places[: trace.ragged.steps.active[0]]] = True
     resets = np.repeat(begins[:steps, [half.example]], steps, axis=1)
     resets[0] = False  # what the row began with is in `before`
-    recurrence = trace.network.recurrence(half.layer, half.direction)
     begin = -half.direction  # the first step, or the last one
-    again = recurrence.forward(  # a row for each output asked about
-        np.repeat(read[:, None], steps, axis=1),
+    again = one.recurrence.forward(  # a row for each output asked about
+        [np.repeat(array[:, None], steps, axis=1) for array in read],
         [np.tile(one[begin], (steps, 1)) for one in before],
         Ragged.of(np.full(steps, steps), steps, resets),
         (),
