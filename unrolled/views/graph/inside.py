@@ -183,7 +183,7 @@ class _Reader:
                 texts.append(_short(written(term)))
             else:
                 found.append(node)
-        return list(dict.fromkeys(found)), " + ".join(texts)
+        return found, " + ".join(texts)
 
     def _combined(self, sign: str, nodes: list[int], number: str, whole: Expression) -> int | None:
         if not nodes:
