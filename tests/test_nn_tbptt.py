@@ -240,6 +240,16 @@ def test_masks_of_the_windows_are_those_of_the_whole(k1, k2):
     assert_close(window.state(layer), last.detach())
 
 
+@pytest.mark.parametrize(("k1", "k2"), [(3, 3), (2, 7), (4, 1)])
+def test_masks_of_other_steps_than_the_windows_get_a_sentence(k1, k2):
+    layer = layer_of(unrolled.zoneout(cells.gru, 0.3))
+    (window, *_) = tbptt(data(9, B, X), k1, k2)
+    with pytest.raises(InputError, match="the mask keep_h is a tensor"):
+        window.run(layer, masks=layer.draw_masks(9, B))
+    with pytest.raises(InputError, match="masks are a list with one dictionary"):
+        window.run(layer, masks=layer.draw_masks(window.stop, B) * 2)
+
+
 def test_where_the_gradient_ends():
     layer = layer_of()
     for k1, k2, reach in ((3, 3, [3, 3, 3]), (3, 5, [3, 5, 5]), (3, 1, [1, 1, 1])):

@@ -16,7 +16,7 @@ from .recurrence import Back, Params, Pass, Recurrence, Run
 
 Part = TypeVar("Part", Pass, Back)
 State = Array | tuple[Array, ...]
-Masks = Sequence[Mapping[str, npt.ArrayLike]]
+Masks = Mapping[str, npt.ArrayLike]  # name of a random value → (B, size) or (T, B, size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class Network:
         lengths: npt.ArrayLike | None = None,
         resets: npt.ArrayLike | None = None,
         *,
-        masks: Masks | None = None,
+        masks: Sequence[Masks] | None = None,
         names: Sequence[str] | None = None,
         run: Run = reference.run,
     ) -> "Trace":
@@ -205,7 +205,7 @@ class Network:
         cell = self.random if random else self.cell
         return Recurrence(cell, sizes, params, anew, direction == 1)
 
-    def _factors(self, masks: Masks | None, x: Array) -> tuple[Array | None, ...]:
+    def _factors(self, masks: Sequence[Masks] | None, x: Array) -> tuple[Array | None, ...]:
         """What each layer's input is multiplied by, (T, B, width); None if by nothing."""
         count, name = self.num_layers * self.directions, self.cell.equations.inputs[0]
         if masks is None:
@@ -222,7 +222,9 @@ class Network:
             for layer in range(self.num_layers)
         )
 
-    def _noise(self, masks: Masks | None, layer: int, direction: int, x: Array) -> list[Array]:
+    def _noise(
+        self, masks: Sequence[Masks] | None, layer: int, direction: int, x: Array
+    ) -> list[Array]:
         """The random values of one direction of one layer side by side, if it has some."""
         if masks is None or not self.random.draws:
             return []
@@ -233,7 +235,7 @@ class Network:
         ]
         return [np.concatenate(parts, 2)]
 
-    def _mask(self, masks: Mapping[str, npt.ArrayLike], name: str, size: int, x: Array) -> Array:
+    def _mask(self, masks: Masks, name: str, size: int, x: Array) -> Array:
         """A mask at every step, (T, B, size)."""
         shape = (*x.shape[:2], size)
         found = np.asarray(masks.get(name), x.dtype)

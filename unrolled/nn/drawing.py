@@ -74,7 +74,7 @@ class Drawing(nn.Module):
             InputError: if one does not fit.
         """
         if masks is not None:
-            self._check_masks(masks)
+            self.check_masks(masks)
         drawn = Drawn([], [], [])
         if masks is None and not (self.training and self._random_in_training):
             return drawn
@@ -170,7 +170,12 @@ class Drawing(nn.Module):
         directions = 1 + self.bidirectional
         return [always | (between if n >= directions else set()) for n in range(len(self._names))]
 
-    def _check_masks(self, masks: Sequence[Masks]) -> None:
+    def check_masks(self, masks: Sequence[Masks]) -> None:
+        """Refuse what cannot be the masks of a call; whether their shapes fit is seen in it.
+
+        Raises:
+            InputError: if there is none for each layer and direction, or one has other names.
+        """
         expected = self._mask_names
         if not isinstance(masks, list | tuple) or len(masks) != len(expected):
             raise InputError(

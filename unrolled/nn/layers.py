@@ -283,7 +283,7 @@ class Layers(Ways):
         sequence = x.unsqueeze(1) if alone else x.transpose(0, 1) if self.batch_first else x
         batch, numbers = sequence.shape[1], range(len(self._directions))
         if masks is not None:
-            self._check_masks(masks)
+            self.check_masks(masks)
         families = [
             self._families(number) if masks is None else self._families_used(number, masks[number])
             for number in numbers

@@ -267,17 +267,19 @@ class _Given:
         found = tuple(self._after(place, *part, counts) for part in parts)
         return y, last, found if isinstance(last, tuple) else found[0]
 
-    def _masks(self, start: int, stop: int) -> list[Masks] | None:
+    def _masks(self, start: int, stop: int) -> Sequence[Masks] | None:
         """The masks of some steps; what is drawn once for a sequence has no axis of steps."""
-        if self.masks is None:
-            return None
-        return [
-            {
-                name: _cut(mask, 0, start, stop) if mask.dim() == 3 else mask
-                for name, mask in one.items()
-            }
-            for one in self.masks
-        ]
+        steps = self.x.shape[self.axis]
+        if self.masks is None or stop - start == steps:
+            return self.masks
+        self.layer.check_masks(self.masks)
+
+        def cut(mask: Tensor) -> Tensor:
+            # What does not fit the window goes on as it is, to be refused by the layer.
+            at_every_step = isinstance(mask, Tensor) and mask.dim() == 3 and len(mask) == steps
+            return _cut(mask, 0, start, stop) if at_every_step else mask
+
+        return [{name: cut(mask) for name, mask in one.items()} for one in self.masks]
 
     def _after(self, place: int, last: Tensor, every: Tensor, counts: Tensor | None) -> Tensor:
         """The state after `place` steps: of rows that have ended before, their last."""

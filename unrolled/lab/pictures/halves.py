@@ -128,7 +128,7 @@ def dependence(half: Reading) -> Array:
     begin = -half.direction  # the first step, or the last one
     again = one.recurrence.forward(  # a row for each output asked about
         [np.repeat(array[:, None], steps, axis=1) for array in read],
-        [np.tile(one[begin], (steps, 1)) for one in before],
+        [np.tile(state[begin], (steps, 1)) for state in before],
         Ragged.of(np.full(steps, steps), steps, resets),
         (),
         reference.run,
