@@ -19,6 +19,7 @@ from benchmarks.turns import ONCE, Turns
 
 SECTIONS = {"shapes": shapes, "unfused": unfused, "features": features}
 Section = StrEnum("Section", list(SECTIONS))
+Peer = StrEnum("Peer", [(name, name) for name in shapes.OTHERS])
 WIDTH = 130  # where no terminal says how wide it is
 
 
@@ -28,9 +29,10 @@ def main(
         list[str] | None, typer.Option(help="Cells, such as LSTM or peephole_lstm; all by default.")
     ] = None,
     quick: Annotated[bool, typer.Option(help="Tiny shapes, a call each: a try.")] = False,
-    compiled: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Let torch.compile take part (minutes).")
-    ] = True,
+    without: Annotated[
+        list[Peer] | None,
+        typer.Option(help="Peers that stay out; compiled loops and JAX take minutes."),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Every number, for machines.")
     ] = None,
@@ -56,7 +58,7 @@ def main(
     about = machine.description(at_hand)
     console.print(machine.sentences(about))
     settings = report.Settings(
-        at_hand, ONCE if quick else Turns(), wanted, quick, compiled,
+        at_hand, ONCE if quick else Turns(), wanted, quick, frozenset(map(str, without or ())),
         lambda text: progress.print(text, style="dim", highlight=False),
     )  # fmt: skip
     found = {}

@@ -24,7 +24,7 @@ class Settings:
         turns: how competitors take turns.
         cells: the names of those wanted, in small letters; all if empty.
         quick: whether tiny shapes are enough, for a try.
-        compiled: whether torch.compile takes part.
+        without: peers that take no part.
         say: told what is measured next.
     """
 
@@ -32,7 +32,7 @@ class Settings:
     turns: Turns
     cells: frozenset[str] = frozenset()
     quick: bool = False
-    compiled: bool = True
+    without: frozenset[str] = frozenset()
     say: Callable[[str], None] = print
 
     def chosen(self, names: Iterable[str]) -> list[str]:

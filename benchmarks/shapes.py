@@ -19,7 +19,8 @@ from benchmarks.turns import Run
 KINDS = {"LSTM": 4, "GRU": 3, "RNN": 1}  # and how many blocks U has
 PASSES = ("inference", "training")
 LIBRARIES = ("torch.nn", "ONNX Runtime")
-RUNNERS = ("ours", *LIBRARIES, "loop", "compiled", "JAX")
+OTHERS = ("loop", "compiled", "JAX")  # peers that are no libraries of layers
+RUNNERS = ("ours", *LIBRARIES, *OTHERS)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _compared(kind: str, shape: Shape, settings: Settings) -> Iterator[dict[str,
     x = torch.randn(shape.T, shape.B, shape.I)
     if shape.ragged:
         x = pack_padded_sequence(x, shape.lengths)
-    runs = _runs(ours, peer, x, settings.compiled)
+    runs = _runs(ours, peer, x, settings.without)
     for name in PASSES:
         difference = agreement(runs[name])
         probes = settings.machine.probes()
@@ -152,7 +153,7 @@ def _compared(kind: str, shape: Shape, settings: Settings) -> Iterator[dict[str,
 
 
 def _runs(
-    ours: torch.nn.Module, peer: peers.Layer, x: Tensor | PackedSequence, compiled: bool
+    ours: torch.nn.Module, peer: peers.Layer, x: Tensor | PackedSequence, without: frozenset[str]
 ) -> dict[str, dict[str, Run]]:
     """Pass → who → its run, which gives what is to be compared."""
     data = x.data if isinstance(x, PackedSequence) else x
@@ -161,18 +162,20 @@ def _runs(
     forwards: dict[str, Run] = {"ours": lambda: ours(x)[0], "torch.nn": lambda: peer(x)[0]}
     if isinstance(x, Tensor):
         forwards["loop"] = lambda: peers.loop(peer, x)
-        if compiled:
-            forwards["compiled"] = lambda: peers.compiled_loop(peer, x)
+        forwards["compiled"] = lambda: peers.compiled_loop(peer, x)
     width = peer.hidden_size * (1 + peer.bidirectional)
     dy = torch.randn(*data.shape[:-1], width)
     runs: dict[str, dict[str, Run]] = {name: {} for name in PASSES}
     for name, forward in forwards.items():
+        if name in without:
+            continue
         given = [data, *(ours if name == "ours" else peer).parameters()]
         runs["inference"][name] = torch.no_grad()(forward)
         runs["training"][name] = trained(forward, given, dy)
     if onnx := peers.onnx_runtime(peer, x):
         runs["inference"]["ONNX Runtime"] = onnx
-    if isinstance(x, Tensor) and len(peer.all_weights) == 1 and importlib.util.find_spec("jax"):
+    single = isinstance(x, Tensor) and len(peer.all_weights) == 1
+    if single and "JAX" not in without and importlib.util.find_spec("jax"):
         runs["inference"]["JAX"], runs["training"]["JAX"] = peers.jax_scan(peer, x, dy)
     return runs
 

@@ -54,7 +54,7 @@ def _compared(kind: str, shape: tuple[int, ...], settings: Settings) -> dict[str
         "LSTM": (plain, plain),
         "loop": (loop, loop),
     }
-    if settings.compiled:
+    if "compiled" not in settings.without:
         torch.compiler.reset()
         forwards["compiled"] = loop, _stepped(loop, x)
     runs = {name: _training(*pair, x) for name, pair in forwards.items()}

@@ -22,8 +22,8 @@ MACHINE = Machine(
 )
 
 
-def settings(*cells, compiled=False):
-    return Settings(MACHINE, ONCE, frozenset(cells), True, compiled, lambda text: None)
+def settings(*cells, without=("compiled",)):
+    return Settings(MACHINE, ONCE, frozenset(cells), True, frozenset(without), lambda text: None)
 
 
 def check(tables, count):
@@ -54,10 +54,10 @@ def test_the_shapes_and_their_peers(kind):
 def test_the_compiled_peers_agree(monkeypatch, longest):
     monkeypatch.setattr(peers, "UNROLLED", longest)
     monkeypatch.setattr(shapes, "TINY", shapes.TINY[:1])
-    rows = list(shapes.run(settings("gru", compiled=True)))
+    rows = list(shapes.run(settings("gru", without=())))
     assert all("compiled" in row["times"] for row in rows)
     monkeypatch.setattr(unfused, "KINDS", {"gru_original": unfused.KINDS["gru_original"]})
-    (row,) = unfused.run(settings(compiled=True))
+    (row,) = unfused.run(settings(without=()))
     assert "compiled" in row["times"]
     check(unfused.tables([row]), 1)
 
@@ -168,7 +168,7 @@ def command():
 def test_the_command_writes_numbers_tables_and_the_roofline(command, tmp_path):
     numbers, page, plot = (tmp_path / name for name in ("all.json", "page.md", "roofline.svg"))
     result = command(
-        "--quick", "--no-compile", "--only", "shapes", "--cell", "RNN",
+        "--quick", "--without", "compiled", "--only", "shapes", "--cell", "RNN",
         "--json", numbers, "--markdown", page, "--plot", plot,
     )  # fmt: skip
     assert result.exit_code == 0, result.output

@@ -45,6 +45,12 @@ class Stage:
     products: tuple[Product, ...]
     instructions: tuple[Instruction, ...]
 
+    @property
+    def made(self) -> set[str]:
+        """The values that it computes."""
+        results = {result for product in self.products for result in product.results}
+        return results | {instruction.name for instruction in self.instructions}
+
 
 @dataclass(frozen=True)
 class Outer:
@@ -82,11 +88,7 @@ class Schedule:
     def stages_of_totals(self) -> int:
         """How many stages after the loop the gradients of parameters need."""
         summed = {factor for total in self.program.totals for factor in total.factors}
-        made = [
-            {i.name for i in stage.instructions} | {r for p in stage.products for r in p.results}
-            for stage in self.after
-        ]
-        return max((n for n, names in enumerate(made, 1) if names & summed), default=0)
+        return max((n for n, stage in enumerate(self.after, 1) if stage.made & summed), default=0)
 
     def __str__(self) -> str:
         return "\n".join(self._listing())

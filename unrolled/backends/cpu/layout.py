@@ -11,6 +11,7 @@ at a time, in a tile that never leaves the nearest cache.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -195,12 +196,12 @@ class Layout:
             sizes: letter → number.
         """
         program, numbers = self.schedule.program, {**sizes, ONE: 1}
-        units = sum(numbers[program.sizes[one.name]] for one in program.instructions)
+        units = sum(numbers[program.sizes[v]] for stage in self.schedule.loop for v in stage.made)
         return 8 * units + sum(
-            numbers[rows] * numbers[columns]
+            prod(numbers[letter] for letter in program.shapes[block])
             for stage in self.schedule.loop
             for product in stage.products
-            for rows, columns in (program.shapes[block] for block in product.blocks)
+            for block in product.blocks
         )
 
     # where things are

@@ -100,19 +100,17 @@ class FunctionText(UnitText):
             yield "tile = TILE_ROWS * (part + share)"
 
     def _loop(self) -> Iterator[str]:
-        """Forward programs go on in reading order, adjoint ones back; `reverse` turns both."""
+        """The steps; forward programs go on in reading order, adjoint ones back."""
         if self.section != LOOP:
             yield "for step in range(first, last):"
             yield "    rows = active[step]"
             yield "    base = offset[step]"
             yield from self._indented(1, self.body)
             return
-        first, last = "k", "active.size - 1 - k"
-        onwards, back = (last, first) if self.program.adjoint else (first, last)
         yield from self._both_buffers()
         yield "for k in range(begin, end):"
         yield from self._indented(1, self._changing_places())
-        yield f"    step = {back} if reverse else {onwards}"
+        yield f"    step = {self._step()}"
         yield "    rows = min(active[step], last) - first"
         yield "    if rows <= 0:"
         yield "        continue"
@@ -123,6 +121,13 @@ class FunctionText(UnitText):
         if settled := list(self._settled(f"active.size if {late} else lengths[row]")):
             yield "if end == active.size:"
             yield from self._indented(1, settled)
+
+    def _step(self, ahead: int = 0) -> str:
+        """The number of the step in this turn of the loop, or in one ahead."""
+        onwards, back = f"k + {ahead}" if ahead else "k", f"active.size - {1 + ahead} - k"
+        if self.program.adjoint:
+            onwards, back = back, onwards
+        return f"{back} if reverse else {onwards}"
 
     def _both_buffers(self) -> Iterator[str]:
         for received, buffer in self.layout.pending.items():
@@ -164,6 +169,7 @@ class FunctionText(UnitText):
                 size = self.program.sizes[products[0].results[0]]
                 segments = [segment for segment in segments if segment.size != size]
             else:
+                yield from self._awaited(number) if products else ()
                 for product in products:
                     yield f"# {product}"
                     yield from self._product(product)
@@ -219,18 +225,44 @@ class FunctionText(UnitText):
 
     def _fetched(self, segments: Iterable[Segment]) -> Iterator[str]:
         """While the product runs, what the work on its units reads of this step comes nearer."""
-        places = [
-            self.layout.source(value, LOOP)
-            for segment in segments
-            for value in self.layout.read_by(segment)
-        ]
-        places = [(slab, position) for slab, position in places if self.layout.slabs[slab].steps]
-        if places:
+        if lines := list(self._fetches(segments)):
             yield "for row in range(start, until):"
             yield "    at = base + row"
-            yield "    for j in range(unit, whole, LANES):"
-        for slab, position in places:
-            yield f"        fetch({self._array(slab)}, at, {self._column(slab, position)})"
+            yield from self._indented(1, lines)
+
+    def _awaited(self, number: int) -> Iterator[str]:
+        """While products run that nothing is fused with, what a single row reads next comes nearer.
+
+        That is what this step goes on with or, after its last products, what the next begins with.
+        """
+        stages, runs = self.layout.sections[LOOP], self.layout.runs(LOOP)
+        if number in runs:
+            condition, base = "rows == 1", "base"
+        elif number == len(stages) - 1 and 0 in runs and not stages[0].products:
+            condition, base = "rows == 1 and k + 1 < end", f"offset[{self._step(ahead=1)}]"
+            number = 0
+        else:
+            return
+        if lines := list(self._fetches(runs[number])):
+            yield f"if {condition}:"
+            yield f"    at = {base} + first"
+            yield from self._indented(1, lines)
+
+    def _fetches(self, segments: Iterable[Segment]) -> Iterator[str]:
+        """Ask for the vectors of a row that segments read, and that the loop has not made."""
+        made = {value for stage in self.layout.schedule.loop for value in stage.made}
+        found: dict[str, dict[str, None]] = {}
+        for segment in segments:
+            for value in self.layout.read_by(segment):
+                slab, position = self.layout.source(value, LOOP)
+                if value not in made and self.layout.slabs[slab].steps:
+                    column = self._column(slab, position)
+                    line = f"    fetch({self._array(slab)}, at, {column})"
+                    found.setdefault(segment.size, {})[line] = None
+        for size, lines in found.items():
+            begin, whole, _ = self._range(size)
+            yield f"for j in range({begin}, {whole}, LANES):"
+            yield from lines
 
     def _meeting(self) -> Iterator[str]:
         """All shares of what a product is given must be there before it.
