@@ -139,9 +139,10 @@ FEATURES = {
     "layer norm": Feature(unrolled.layer_norm),
     "clipping": Feature(partial(unrolled.clipped, limit=1.0)),
     "recompute": Feature(options={"recompute": True}),
-    "truncated BPTT, 5 windows": Feature(way=_in_windows),
+    # Five forward and five backward passes are set beside as many of a plain layer.
     FIVE: Feature(way=_in_calls, plain=FIVE),
-    "truncated BPTT, 5 windows, of that": Feature(way=_in_windows, plain=FIVE),
+    "truncated BPTT, 5 windows": Feature(way=_in_windows, plain=FIVE),
+    "the same, of one call": Feature(way=_in_windows, ceiling=None),
     DEEP: Feature(options={"num_layers": 2}, plain=DEEP),
     "two layers, dropout between": Feature(options={"num_layers": 2, "dropout": P}, plain=DEEP),
     "two layers, locked dropout": Feature(

@@ -117,6 +117,8 @@ def test_what_is_lent_is_kept_for_some_kinds_and_some_memory(monkeypatch):
     lent.put_back("b", np.empty(600, np.uint8))
     lent.put_back("c", np.empty(400, np.uint8))
     assert list(lent.free) == ["b", "c"]  # the first had to go
+    lent.put_back("d", np.empty(1001, np.uint8))
+    assert list(lent.free) == ["b", "c"]  # too large to be kept
     for number in range(40):
         lent.put_back(number, np.empty(1, np.uint8))
     assert len(lent.free) == lending.KINDS

@@ -13,9 +13,9 @@ from own_cells import OWN_CELLS
 from passes import Case, assert_close
 from random_cells import random_cells
 
-from unrolled import cells, layer_norm
+from unrolled import Cell, cells, layer_norm
 from unrolled.backends import reference
-from unrolled.backends.cpu import kernel_for, sharing
+from unrolled.backends.cpu import kernel_for, sharing, short
 from unrolled.backends.cpu.pipeline import CHUNK, chunks_of, turns_of
 from unrolled.backends.cpu.team import ARRAYS, CHUNKS
 from unrolled.backends.cpu.threads import run_together
@@ -178,6 +178,33 @@ def test_one_row_of_enough_work_is_a_pipeline():
     assert not sharing.share_out(Steps.dense(50, 1), work, True, 2, outside).pipelined
     assert not sharing.share_out(two, work // 4, True, 2, outside).pipelined  # a row each
     assert sharing.share_out(one, 10 * work, True, 2, outside).shares == 2
+    # Training has more to do beside the loop than inference.
+    assert sharing.share_out(one, 5 * work, True, 2, outside).shares == 2
+    assert sharing.share_out(one, 5 * work, True, 2, outside, trains=True).pipelined
+    assert sharing.share_out(one, 10 * work, True, 2, outside, trains=True).shares == 2
+    assert sharing.share_out(one, 5 * work, True, 2, 0, trains=True).shares == 2
+
+
+def test_a_single_row_is_short_for_longer():
+    rows, work = 1_000, 2 * short.SHORT_WORK // 1_000
+    assert short.is_short(rows, 1, work)
+    assert not short.is_short(rows, 2, work)
+    assert not short.is_short(short.SINGLE_ROW * rows, 1, work)
+
+
+def test_work_outside_the_loop_is_not_counted_as_the_loops():
+    loop = "    h = tanh({} + U.h @ h_prev)\n    return h"
+    plain = Cell.parse(f"def plain(x, h_prev, *, U):\n{loop.format('x')}")
+    fed = Cell.parse(
+        "def fed(x, h_prev, *, W, V, U):\n    u = tanh(W.u @ x)\n    v = sigmoid(V.v @ u)\n"
+        f"{loop.format('v')}"
+    )
+    found = [
+        kernel_for(cell.forward, np.dtype("float32")).layout.work_of_a_row(cell.bind(9, 9))
+        for cell in (plain, fed)
+    ]
+    # A product, and vectors: its result, a sum and a tanh. The sigmoid is done where it is needed.
+    assert found == [9 * 9 + 8 * 9 * 3, 9 * 9 + 8 * 9 * 4]
 
 
 def test_the_kernel_says_what_the_tasks_are():

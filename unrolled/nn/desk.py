@@ -208,7 +208,9 @@ class Desk:
             work = kernel.layout.work_of_a_row(direction.sizes)
             outside = work_outside(kernel.schedule, direction.sizes)
         threads = max(1, self.threads // self.stack.width) if kernel else 1
-        sharing = share_out(steps, work, shareable, threads, outside, self.dtype.itemsize)
+        sharing = share_out(
+            steps, work, shareable, threads, outside, self.dtype.itemsize, kind != "inference"
+        )
         table = Table(
             function, Extent(direction.sizes, steps, sharing, self.dtype), direction.reverse
         )

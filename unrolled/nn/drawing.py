@@ -174,7 +174,8 @@ class Drawing(nn.Module):
         """Refuse what cannot be the masks of a call; whether their shapes fit is seen in it.
 
         Raises:
-            InputError: if there is none for each layer and direction, or one has other names.
+            InputError: if there is none for each layer and direction, or one has other names or
+                holds something else than tensors.
         """
         expected = self._mask_names
         if not isinstance(masks, list | tuple) or len(masks) != len(expected):
@@ -190,3 +191,9 @@ class Drawing(nn.Module):
                     f"the masks of this layer of cell '{self.cell.name}' are "
                     f"{', '.join(sorted(names)) or 'none'}; found {found or 'none'}."
                 )
+            for name, mask in one.items():
+                if not isinstance(mask, Tensor):
+                    raise InputError(
+                        f"the mask {name} is a tensor, as draw_masks gives it; "
+                        f"found {type(mask).__name__}."
+                    )

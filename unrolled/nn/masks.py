@@ -77,7 +77,7 @@ def noise_of(direction: Direction, masks: Masks, x: Tensor, counts: Tensor | Non
     return columns[0].contiguous() if len(columns) == 1 else torch.cat(columns, -1)
 
 
-def mask_between(x: Tensor, width: int, name: str, mask: object) -> Tensor:
+def mask_between(x: Tensor, width: int, name: str, mask: Tensor) -> Tensor:
     """A given mask (B, size) or (T, B, size) of what a layer of a batch `x` reads, (T, B, width).
 
     It is given back at every step.
@@ -85,30 +85,25 @@ def mask_between(x: Tensor, width: int, name: str, mask: object) -> Tensor:
     Raises:
         InputError: if it does not fit.
     """
-    steps = isinstance(mask, Tensor) and mask.dim() == x.dim()
+    steps = mask.dim() == x.dim()
     found = fitting(name, mask, (*(x.shape[:-1] if steps else x.shape[1:-1]), width), x)
     return found if steps else over_steps(found, x, None)
 
 
-def fitting(name: str, mask: object, shape: tuple[int, ...], like: Tensor) -> Tensor:
+def fitting(name: str, mask: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """A mask of the dtype and on the device of a tensor.
 
     Raises:
-        InputError: if it is none, or has another shape, device or (but in autocast) dtype.
+        InputError: if it has another shape, device or (but in autocast) dtype.
     """
-    if isinstance(mask, Tensor) and tuple(mask.shape) == shape and mask.device == like.device:
+    if tuple(mask.shape) == shape and mask.device == like.device:
         if mask.dtype == like.dtype:
             return mask
         if mask.is_floating_point() and under_autocast(like):
             return mask.to(like.dtype)
-    found = (
-        f"{tuple(mask.shape)}, {mask.dtype} on {mask.device}"
-        if isinstance(mask, Tensor)
-        else type(mask).__name__
-    )
     raise InputError(
         f"the mask {name} is a tensor {shape}, as the input {like.dtype} on {like.device}; "
-        f"found {found}."
+        f"found {tuple(mask.shape)}, {mask.dtype} on {mask.device}."
     )
 
 

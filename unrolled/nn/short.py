@@ -165,7 +165,7 @@ class Shortcut:
             if not wanted:
                 emitted, last, _ = desk.forward(x, states, families, beside, keep=False)
                 return *emitted, *last
-            if not self.is_short(desk.rows):
+            if not self.is_short(desk.rows, desk.steps.batch):
                 return None
             return _apply(desk, (self, key, len(states), beside), x, *states, *families)
         finally:
@@ -186,9 +186,9 @@ class Shortcut:
                 return False
         return True
 
-    def is_short(self, rows: int) -> bool:
+    def is_short(self, rows: int, batch: int) -> bool:
         """Whether so many rows of all steps are quicker in one call a layer."""
-        return whole_passes.is_short(rows, self.stack.work)
+        return whole_passes.is_short(rows, batch, self.stack.work)
 
     def desk(self, key: Key) -> Desk:
         """A desk that nobody else works at, until it is put back."""
@@ -203,7 +203,7 @@ class Shortcut:
         rows = prod(shape[:-1])
         one_step = how if isinstance(how, bool) else how.length == 1 and how.rows == how.batch
         live = rows <= ROWS and (one_step or shape[0] == 1)
-        short = rows > 0 and (live or self.is_short(rows))
+        short = rows > 0 and (live or self.is_short(rows, prod(_between(shape[:-1], how))))
         if len(self._most) >= _KNOWN:
             self._most.clear()
         most = worth(rows, self.stack.work, sys.maxsize) if short else 0

@@ -276,7 +276,7 @@ class _Given:
 
         def cut(mask: Tensor) -> Tensor:
             # What does not fit the window goes on as it is, to be refused by the layer.
-            at_every_step = isinstance(mask, Tensor) and mask.dim() == 3 and len(mask) == steps
+            at_every_step = mask.dim() == 3 and len(mask) == steps
             return _cut(mask, 0, start, stop) if at_every_step else mask
 
         return [{name: cut(mask) for name, mask in one.items()} for one in self.masks]

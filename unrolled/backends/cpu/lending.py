@@ -35,7 +35,9 @@ class Lending(Generic[Thing]):
             return None
 
     def put_back(self, kind: Any, thing: Thing) -> None:
-        """Nobody works with it any more."""
+        """Nobody works with it any more; what is too large is not kept."""
+        if thing.nbytes > LIMIT:
+            return
         free = self.free.get(kind)
         if free is None:
             self._make_room(thing.nbytes)
