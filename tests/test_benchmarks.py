@@ -75,8 +75,8 @@ def test_cells_that_no_library_has(kind):
 
 
 SOME = (
-    "plain", "lengths, uniform", "initial state given", "all states", "truncated BPTT, 5 windows",
-    "two layers", "inference", "streaming, step by step",
+    "plain", "lengths, uniform", "initial state given", "all states", features.FIVE,
+    "truncated BPTT, 5 windows", "two layers", "inference", "streaming, step by step",
 )  # fmt: skip
 
 

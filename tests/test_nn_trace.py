@@ -155,7 +155,7 @@ def test_masks_that_do_not_fit_get_a_sentence():
     with pytest.raises(InputError, match=r"the mask keep_h has the shape \(4, 5\) or, at every"):
         layer.trace(x, masks=layer.draw_masks(6, 4))
     for masked in (layer, layer.trace):
-        with pytest.raises(InputError, match=r"the mask keep_h is a tensor, .*; found int"):
+        with pytest.raises(InputError, match=r"the mask keep_h is a tensor .*; found int"):
             masked(x, masks=[{**layer.draw_masks(7, 4)[0], "keep_h": 3}])
     network = layer.network()
     with pytest.raises(InputError, match="a dictionary for each of the 1 layers"):

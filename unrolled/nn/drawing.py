@@ -194,6 +194,6 @@ class Drawing(nn.Module):
             for name, mask in one.items():
                 if not isinstance(mask, Tensor):
                     raise InputError(
-                        f"the mask {name} is a tensor, as draw_masks gives it; "
+                        f"the mask {name} is a tensor as draw_masks gives it; "
                         f"found {type(mask).__name__}."
                     )
