@@ -31,7 +31,7 @@ def main(
     quick: Annotated[bool, typer.Option(help="Tiny shapes, a call each: a try.")] = False,
     without: Annotated[
         list[Peer] | None,
-        typer.Option(help="Peers that stay out; compiled loops and JAX take minutes."),
+        typer.Option(help="Peers that stay out; `unfused` needs its loop."),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Every number, for machines.")

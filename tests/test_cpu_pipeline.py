@@ -207,6 +207,14 @@ def test_work_outside_the_loop_is_not_counted_as_the_loops():
     assert found == [9 * 9 + 8 * 9 * 3, 9 * 9 + 8 * 9 * 4]
 
 
+def test_what_a_single_row_reads_next_is_asked_for_before_a_product():
+    cell = layer_norm(cells.lstm)
+    for program, asked in ((cell.forward, "W_i_centred"), (cell.backward, "kept")):
+        loop = kernel_for(program, np.dtype("float32")).text.partition("def loop(")[2]
+        before_product = loop.partition(" multiply(")[0]
+        assert f"fetch({asked}_steps, at, j)" in before_product
+
+
 def test_the_kernel_says_what_the_tasks_are():
     text = kernel_for(differentiate(cells.lstm.forward), np.dtype("float32")).text
     for title in ("the loop", "after the loop", "gradients of parameters"):

@@ -31,7 +31,7 @@ def is_short(rows: int, batch: int, work_of_a_row: int) -> bool:
 
     Args:
         rows: of all steps.
-        batch: of the batch.
+        batch: B, rows of the batch.
         work_of_a_row: about how many multiplications each takes, in and outside of the loop.
     """
     return rows * work_of_a_row <= SHORT_WORK * (SINGLE_ROW if batch == 1 else 1)
