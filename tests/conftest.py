@@ -46,6 +46,7 @@ def long_way(monkeypatch):
     from unrolled.backends.cpu import short
 
     monkeypatch.setattr(short, "SHORT_WORK", 0)
+    monkeypatch.setattr(short, "BLAS_IS_WIDE", True)
     _forget_what_is_short()
     yield
     _forget_what_is_short()

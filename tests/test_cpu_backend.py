@@ -266,7 +266,8 @@ def test_a_forked_process_has_threads_of_its_own():
 
 def in_a_fork():
     """Use the pool, fork, and use it again in the child; the exit status tells how it went."""
-    sharing.THREAD_WORK, sharing.SHARED_WORK, short.SHORT_WORK = 1, 0, 0
+    sharing.THREAD_WORK, sharing.SHARED_WORK = 1, 0
+    short.SHORT_WORK, short.BLAS_IS_WIDE = 0, True
     case = Case.draw(cells.simple, Steps.dense(3, 4), 2, 8)
     expected = case.both_passes(cpu.run, threads=2)
     child = os.fork()

@@ -14,7 +14,7 @@ from passes import Case, assert_close
 from random_cells import random_cells
 
 from unrolled import Cell, cells, layer_norm
-from unrolled.backends import reference
+from unrolled.backends import cpu, reference
 from unrolled.backends.cpu import kernel_for, sharing, short
 from unrolled.backends.cpu.pipeline import CHUNK, chunks_of, turns_of
 from unrolled.backends.cpu.team import ARRAYS, CHUNKS
@@ -190,6 +190,22 @@ def test_a_single_row_is_short_for_longer():
     assert short.is_short(rows, 1, work)
     assert not short.is_short(rows, 2, work)
     assert not short.is_short(short.SINGLE_ROW * rows, 1, work)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_blas_multiplies_for_long_sequences_if_it_has_wide_vectors(wide, monkeypatch):
+    monkeypatch.setattr(short, "SHORT_WORK", 0)
+    monkeypatch.setattr(short, "BLAS_IS_WIDE", wide)
+    case = Case.draw(cells.lstm, Steps.dense(5, 3), 4, 6)
+    called = []
+
+    def matmul(a, b, out):
+        called.append(a.shape)
+        np.matmul(a, b, out=out)
+
+    found = case.both_passes(cpu.run, matmul=matmul)
+    assert bool(called) == wide
+    assert_close(found, case.both_passes(reference.run), 1e-12)
 
 
 def test_work_outside_the_loop_is_not_counted_as_the_loops():

@@ -162,4 +162,4 @@ def test_no_states_given_are_zeros():
 def test_the_kernel_says_what_it_does():
     text = kernel_for(cells.lstm.forward, np.dtype("float32")).text
     assert "def whole(address):" in text
-    assert "product_turned(window(x_steps" in text
+    assert "product(window(x_steps" in text

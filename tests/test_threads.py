@@ -296,7 +296,7 @@ BEGINNING = """
     from unrolled.backends.cpu import sharing, short, threads
     sharing.THREAD_WORK, sharing.SHARED_WORK = 1, 0  # the least work is spread over threads
     if {long}:
-        short.SHORT_WORK = 0
+        short.SHORT_WORK, short.BLAS_IS_WIDE = 0, True
     if {our_own}:
         threads.find_team = lambda: None
     else:

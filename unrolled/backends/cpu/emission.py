@@ -57,6 +57,11 @@ class Matrix:
     row_step: Any
     column_step: Any
 
+    @property
+    def transposed(self) -> Matrix:
+        """The same numbers with rows and columns exchanged."""
+        return Matrix(self.start, self.column_step, self.row_step)
+
     def at(self, builder: Builder, row: Any, column: Any) -> Any:
         """The address of an entry."""
         rows, columns = builder.mul(row, self.row_step), builder.mul(column, self.column_step)

@@ -146,7 +146,7 @@ class Plan:
             steps, self.work_of_a_row, self.layout.shareable, max(1, threads // len(passes)),
             self.work_outside, self.dtype.itemsize, trains=not self.infers,
         )  # fmt: skip
-        if short.is_short(steps.rows, steps.batch, work):
+        if short.is_whole(steps.rows, steps.batch, work):
             return self.whole_passes.run(passes, steps, sharing, threads, wanted)
         # So that all have the same work: three threads and two passes are three parts of each.
         each = threads // gcd(threads, len(passes))

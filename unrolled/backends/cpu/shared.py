@@ -29,7 +29,7 @@ from .vectors import compiled, lanes, only_compiled, vector_of
 # What the machine code of every kernel depends on beside the kernel's own text.
 _SOURCES = (
     *("atomics", "denormals", "dots", "emission", "functions", "packing", "pipeline", "products"),
-    *("shared", "small_products", "team", "vectors"),
+    *("shared", "outside", "team", "vectors"),
 )
 
 

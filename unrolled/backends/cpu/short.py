@@ -5,6 +5,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite.binding import get_host_cpu_name
 
 from ..steps import Array, Result, Steps
 from . import memory
@@ -15,15 +16,18 @@ from .vectors import lanes
 from .whole import WholeText
 
 # A sequence is short up to so many multiplications in one direction of one layer. Beyond, a BLAS
-# that packs its operands is quicker in the products outside of the loop than `small_products`.
-# Measured with AVX-512 on two cores: at 260 million as long in training and 0.85 of the time in
-# inference, at 400 million 1.2 and 0.95.
+# was quicker in the products outside of the loop. Measured with AVX-512 on two cores of a Xeon: at
+# 260 million as long in training and 0.85 of the time in inference, at 400 million 1.2 and 0.95.
 SHORT_WORK = 16_000_000 * lanes(np.float32)
 
 # A single row is short up to so many times that: little of its time goes into those products, which
 # may be a second thread's beside the loop (`pipeline`). Measured up to 2300 million (LSTM, GRU; 64
 # to 256 units): 0.7 to 0.9 of the time in inference, 0.65 to 1.0 in training.
 SINGLE_ROW = 100
+
+# MKL and OpenBLAS take vectors of 512 bits on Intel's processors only. On a Zen 5 (AMD) `outside`
+# multiplies at 2.1 to 2.6 times the rate of theirs, so there a BLAS has nothing to do.
+BLAS_IS_WIDE = lanes(np.float32) < 16 or not get_host_cpu_name().startswith("znver")
 
 
 def is_short(rows: int, batch: int, work_of_a_row: int) -> bool:
@@ -35,6 +39,11 @@ def is_short(rows: int, batch: int, work_of_a_row: int) -> bool:
         work_of_a_row: about how many multiplications each takes, in and outside of the loop.
     """
     return rows * work_of_a_row <= SHORT_WORK * (SINGLE_ROW if batch == 1 else 1)
+
+
+def is_whole(rows: int, batch: int, work_of_a_row: int) -> bool:
+    """Whether one call of a kernel does the whole of a pass; arguments as `is_short` takes them."""
+    return not BLAS_IS_WIDE or is_short(rows, batch, work_of_a_row)
 
 
 class Pass(NamedTuple):

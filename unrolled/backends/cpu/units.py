@@ -58,7 +58,7 @@ _OFFERED = {
     "pipeline": ("next_task", "rows_of", "turns_of"),
     "products": ("TILE_ROWS", "height", "multiply", "multiply_group"),
     "shared": ("know",),
-    "small_products": ("copy", "copy_row", "product", "product_turned", "set_all"),
+    "outside": ("copy", "copy_row", "product", "set_all"),
     "team": (
         *("array_at", "enter", "groups_of", "in_turn", "join", "matrix_at", "meet", "next_part"),
         *("share_of", "table_at", "table_behind", "units_of", "vector_at", "window"),

@@ -4,7 +4,7 @@ A long sequence pays for its products by a BLAS and for arrays of its own; of a 
 be most of the time. Here one compiled function does all that `plan.py` does in many calls: the
 products before the loop, the work unit by unit, the loop, what comes after it, and the gradients of
 parameters. The functions of the kernel are the same ones; products outside of the loop are those of
-`small_products`. What is neither given nor wanted lies in memory of the table, which is the same
+`outside`. What is neither given nor wanted lies in memory of the table, which is the same
 from call to call.
 
 A team of threads does it together. Of a product outside of the loop each thread has some columns or
@@ -19,9 +19,9 @@ from ...program import Total
 from ...schedule import Outer, Product
 from ..blocks import lying_together
 from .layout import AFTER, BEFORE, GRADIENTS, LOOP, Layout
+from .outside import room_for_block, room_for_strip
 from .packing import PANEL, packed_shape
 from .products import TILE_ROWS
-from .small_products import STRIP
 from .sums import sums_together
 from .tables import (
     ALL_ROWS,
@@ -46,6 +46,7 @@ from .vectors import lanes
 
 STEPS = ("active", "offset", "lengths")
 UNITS_SHARED = "units_shared"  # whether threads share the units of a step, and not its rows
+ROOMS = "rooms"  # memory that threads work in, each has a row
 MEET = "meet(table, shares)"
 ADDS, WRITES = "np.bool_(True)", "np.bool_(False)"  # for literals, functions are compiled anew
 TITLES = ("before the loop", "the loop", "after the loop", "gradients of parameters")  # of tasks
@@ -99,10 +100,10 @@ class WholeText:
             *layout.inputs, *layout.outputs, *self.given.values(), *states,
             *self.families.values(), *self.totals.values(),
         ]  # fmt: skip
-        self.strips: dict[str, tuple[str, ...]] = {}  # name → the units of its products' operands
+        self.operands: list[Axis] = []  # how many units products outside of the loop add up
         self.body = list(self._body())
         self.scratch = [name for name in self.axes if name not in self.pointers]
-        self.scratch += [*self.packed, *self.tiles, *self.strips]
+        self.scratch += [*self.packed, *self.tiles, *([ROOMS] if self.operands else [])]
         used = (letter for text in functions.values() for letter in text.letters)
         known = (f"{letter}_size" for letter in letters_of(self.axes.values()))
         self.letters = [*dict.fromkeys((*known, *used))]
@@ -122,7 +123,7 @@ class WholeText:
     @property
     def _special(self) -> tuple[str, ...]:
         """The arrays whose shapes are no sums of sizes; both axes stand in the table."""
-        return *self.packed, *self.tiles, *self.strips
+        return *self.packed, *self.tiles, *([ROOMS] if self.operands else [])
 
     def shape(self, name: str, extent: Extent) -> tuple[int, ...]:
         """The shape of one of its arrays."""
@@ -136,9 +137,10 @@ class WholeText:
             values = self.tiles[name].values
             width = self.numbers(extent)[width_of(self.program.sizes[values[0]])]
             return TILE_ROWS * extent.sharing.threads, len(values) * width
-        if name in self.strips:
-            (K,) = shape_of((self.strips[name],), extent)
-            return K * extent.sharing.threads, STRIP * lanes(extent.dtype)
+        if name == ROOMS:
+            strip = room_for_strip(max(shape_of((*self.operands,), extent)), extent.dtype)
+            block = room_for_block(extent.steps.rows) if self.program.adjoint else 0
+            return extent.sharing.threads, strip + block
         return shape_of(self.axes[name], extent)
 
     def numbers(self, extent: Extent) -> dict[str, int]:
@@ -183,6 +185,8 @@ class WholeText:
         for name in self._special:
             sizes = ", ".join(f"table[{place[axis_of(name, axis)]}]" for axis in (0, 1))
             yield f"{name} = array_at(table[{place[name]}], ({sizes}), real)"
+        if self.operands:
+            yield f"room = {_window(ROOMS, 'thread, thread + 1', f'0, {ROOMS}.shape[1]')}"
 
     def _body(self) -> Iterator[str]:
         """Task after task; where there is a pipeline, each comes again for each chunk of steps."""
@@ -287,17 +291,14 @@ class WholeText:
         out = self.layout.results[product]
         rows, columns = self._matrix(product)
         start: list[str] = []
+        self.operands.append(rows)
         if product.operation == "matmul":
-            strip = f"strip_{len(self.strips)}"
-            self.strips[strip] = rows
-            a, units = self._columns(product.operands), written_sum(rows)
-            width = f"{STRIP} * LANES"
-            mine = _window(strip, f"thread * ({units}), (thread + 1) * ({units})", f"0, {width}")
+            a = self._columns(product.operands)
             for family, above, width, heights in self._stretches(product.blocks):
                 yield f"first, last = share_of({written_sum(heights)}, share, shares, LANES)"
                 weights = _window(family, _share(above), f"0, {width}")
                 here = _window(out, "begin, end", _share(start))
-                yield f"product_turned({a}, {weights}, {mine}, {here})"
+                yield f"product({a}, {weights}.T, {here}, {WRITES}, room)"
                 start += heights
             return
         yield "first, last = share_of(end - begin, share, shares, 1)"
@@ -308,7 +309,8 @@ class WholeText:
             family, above, width, heights = found
             operand = _window(slab, rows_here, _behind([*before, *start], heights))
             weights = _window(family, _behind(above, heights), f"0, {width}")
-            yield f"product({operand}, {weights}, {here}, {ADDS if number else WRITES})"
+            adds = ADDS if number else WRITES
+            yield f"product({operand}, {weights}, {here}, {adds}, room)"
             start += heights
 
     def _packing(self, packed: str, product: Product) -> Iterator[str]:
@@ -401,6 +403,7 @@ class WholeText:
 
     def _outer(self, outer: Outer, started: set[str]) -> Iterator[tuple[str, list[str]]]:
         """Σ vectors ⊗ operand: family → what adds its blocks' part up."""
+        self.operands.append(ALL_ROWS)
         slab, position = self._found(outer.vectors)
         before = [*self.layout.columns_before(slab, position)]
         operand = self._columns((outer.operand,))
@@ -409,6 +412,7 @@ class WholeText:
             fresh = started.isdisjoint(together)
             for blocks in [together] if fresh else [(block,) for block in together]:
                 adds = not started.isdisjoint(blocks)
+                sums = ADDS if adds else "turn > 0"
                 heights = self._heights(blocks)
                 family = blocks[0].split(".")[0]
                 vectors = f"{_window(slab, 'begin, end', _share(before))}.T"
@@ -418,7 +422,7 @@ class WholeText:
                     [
                         *([MEET] if adds else []),  # shares of these rows were others
                         f"first, last = share_of({written_sum(heights)}, share, shares, 1)",
-                        f"product({vectors}, {operand}, {here}, {ADDS if adds else 'turn > 0'})",
+                        f"product({vectors}, {operand}, {here}, {sums}, room)",
                     ],
                 )
                 started.update(blocks)
@@ -426,6 +430,7 @@ class WholeText:
 
     def _sum(self, totals: Sequence[Total], blocks: Sequence[str], adds: bool) -> Iterator[str]:
         """Σ vectors, of totals whose vectors and parameters lie side by side."""
+        self.operands.append(ALL_ROWS)
         array, heights = self.totals[blocks[0].split(".")[0]], self._heights(blocks)
         here = _window(array, "0, 1", _share(self._rows_above(blocks)))
         if totals[0] in self.layout.row_sums:
@@ -441,7 +446,7 @@ class WholeText:
         lines = [
             *([MEET] if adds else []),
             f"first, last = share_of({written_sum(heights)}, share, shares, LANES)",
-            f"product({ones}, {vectors}, {here}, {ADDS if adds else begun})",
+            f"product({ones}, {vectors}, {here}, {ADDS if adds else begun}, room)",
         ]
         if totals[0] in self.layout.row_sums:  # which the loop has added up when it has ended
             lines = [f"if until == {LENGTH}:", *(f"    {line}" for line in lines)]

@@ -5,22 +5,39 @@ import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
-from unrolled.backends.cpu import small_products
-from unrolled.backends.cpu.small_products import STRIP, copy, copy_row, set_all
+from unrolled.backends.cpu import outside
+from unrolled.backends.cpu.outside import (
+    BLOCK_ROWS,
+    BLOCK_UNITS,
+    STRIP,
+    UNITS,
+    copy,
+    copy_row,
+    room_for_block,
+    room_for_strip,
+    set_all,
+)
+from unrolled.backends.cpu.shared import know
 from unrolled.backends.cpu.vectors import lanes
 
 DTYPES = (np.float32, np.float64)
 SIZES = (1, 2, 7, 8, 9, 16, 17, 33, 65, 130)
+MARK = 7.0
 
 
 @njit
+def _product(a, b, out, adds, room):
+    outside.product(a, b, out, adds, room)
+
+
 def product(a, b, out, adds):
-    small_products.product(a, b, out, adds)
-
-
-@njit
-def product_turned(a, b, strip, out):
-    small_products.product_turned(a, b, strip, out)
+    """As kernels call it, with as much room as they give, and a mark behind it."""
+    know(out.dtype)
+    units = a.shape[1]
+    numbers = room_for_strip(units, out.dtype) + room_for_block(units)
+    room = np.full((1, numbers + 1), MARK, out.dtype)
+    _product(a, b, out, adds, room)
+    assert room[0, numbers] == MARK
 
 
 def drawn(rng, rows, columns, dtype, transposed=False):
@@ -72,35 +89,49 @@ def test_the_order_of_a_sum_is_that_of_its_terms(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_second_operand_turned(dtype):
+@pytest.mark.parametrize("units", [1, 7, 16, 33, UNITS + 3])
+def test_an_operand_has_the_same_bits_however_it_lies(units, dtype):
     """In the midst of other numbers, which stay as they are."""
     rng = np.random.default_rng(0)
-    for units in (1, 7, 16, 33):
-        strip = np.empty((units, STRIP * lanes(dtype)), dtype)
-        for rows in (1, 5, 13):
-            for columns in SIZES:
-                a, b = drawn(rng, rows, units, dtype), drawn(rng, columns, units, dtype)
-                large = np.full((rows + 2, columns + 2), 7, dtype)
-                product_turned(a, b, strip, large[1:-1, 1:-1])
-                expected = np.empty((rows, columns), dtype)
-                product(a, np.ascontiguousarray(b.T), expected, False)
+    for rows in (1, 5, 13, 40):
+        for columns in SIZES:
+            a, b = drawn(rng, rows, units, dtype), drawn(rng, units, columns, dtype)
+            expected = np.empty((rows, columns), dtype)
+            product(a, b, expected, False)
+            for left, right in ((a, turned(b)), (turned(a), b), (turned(a), turned(b))):
+                large = np.full((rows + 2, columns + 2), MARK, dtype)
+                product(left, right, large[1:-1, 1:-1], False)
                 np.testing.assert_array_equal(large[1:-1, 1:-1], expected)
-                large[1:-1, 1:-1] = 7
-                assert (large == 7).all()
+                large[1:-1, 1:-1] = MARK
+                assert (large == MARK).all()
+
+
+def turned(matrix):
+    """The same numbers, with columns that are contiguous."""
+    return np.ascontiguousarray(matrix.T).T
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_operands_of_any_length_block_by_block(dtype, monkeypatch):
+@pytest.mark.parametrize(
+    ("rows", "units", "columns"),
+    [
+        (7, 0, 5),
+        (40, 2 * UNITS + 5, STRIP * 16 + 3),
+        (BLOCK_ROWS + 13, 2 * BLOCK_UNITS + 70, 30),
+        (2 * BLOCK_ROWS, BLOCK_UNITS, STRIP * lanes(np.float64)),
+    ],
+)
+def test_more_than_strips_and_blocks_hold(rows, units, columns, dtype):
     rng = np.random.default_rng(0)
-    for units, columns in ((0, 5), (33, 2000), (700, 130)):
-        a, b = drawn(rng, 7, units, dtype), drawn(rng, units, columns, dtype)
-        out = np.empty((7, columns), dtype)
-        product(a, b, out, False)
-        exact = a.astype(np.float64) @ b.astype(np.float64)
-        tolerance = (1e-6 if dtype == np.float32 else 1e-14) * 100
-        np.testing.assert_allclose(out, exact, rtol=0, atol=tolerance)
-        product(a, b, out, True)
-        np.testing.assert_allclose(out, 2 * exact, rtol=0, atol=2 * tolerance)
+    a, b = drawn(rng, rows, units, dtype), drawn(rng, units, columns, dtype)
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    for left in (a, turned(a)):
+        for right in (b, turned(b)):
+            out = np.empty((rows, columns), dtype)
+            product(left, right, out, False)
+            close(out, exact, 4 * units, dtype)
+            product(left, right, out, True)
+            close(out, 2 * exact, 16 * units, dtype)
 
 
 def test_copying_and_setting():
@@ -119,4 +150,4 @@ def test_copying_and_setting():
 def test_mixed_dtypes_are_an_error_of_compilation():
     a, b = np.zeros((2, 3)), np.zeros((3, 4), np.float32)
     with pytest.raises(TypingError, match="matrices of one dtype"):
-        njit(lambda a, b, out: product(a, b, out, False))(a, b, np.zeros((2, 4)))
+        _product(a, b, np.zeros((2, 4)), False, np.zeros((1, 1000)))

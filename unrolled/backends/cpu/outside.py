@@ -1,0 +1,360 @@
+"""Products outside of the time loop: of all steps, or of a chunk of them, at once.
+
+`out = a @ b` strip by strip: some columns of `b` are laid side by side where they are near, and all
+rows of `a` go by, in tiles whose sums stay in registers. Numbers of `a` are taken one by one, so it
+may lie in any way; where its columns are contiguous, as in gradients of weights, a block of it is
+laid near too. Each sum is added up in the order of its terms, whatever is cut, so the bits of a
+result depend on nothing but the operands.
+
+How such a product is cut for registers and caches: K. Goto, R. van de Geijn, "Anatomy of
+high-performance matrix multiplication" (2008).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+from numba import njit
+from numba.core import cgutils, errors, types
+from numba.core.typing import signature
+
+from .emission import Matrix, Value, filled, further, spread
+from .packing import turned
+from .shared import Shared, matrices_of
+from .vectors import (
+    REGISTERS,
+    compiled,
+    first_lanes,
+    lanes,
+    masked_load,
+    masked_store,
+    only_compiled,
+    vector_of,
+)
+
+STRIP = 4  # vectors of columns in a strip
+UNITS = 512  # of the operands at once: a strip of them is 128 KB, and stays in the second cache
+# Where blocks of `a` are laid, rows of a block, and units of the operands at once: 384 KB.
+BLOCK_ROWS, BLOCK_UNITS = 384, 256
+# What is not read often enough stays where it is: strips for fewer rows, blocks for fewer units.
+_FEW_ROWS, _FEW_UNITS = 32, 65
+
+# Rows of a tile, by how many vectors wide it is: sums fill 24 registers of 32, or 12 of 16.
+_HEIGHTS = (
+    {1: (8, 4, 1), 2: (8, 4, 1), 3: (8, 4, 1), 4: (6, 3, 1)}
+    if REGISTERS == 32
+    else {1: (8, 4, 1), 2: (6, 3, 1)}
+)
+_WIDEST = max(_HEIGHTS)
+
+
+def room_for_strip(units: int, dtype: Any) -> int:
+    """How many numbers a strip takes, of so many units of the operands."""
+    return min(units, UNITS) * STRIP * lanes(dtype)
+
+
+def room_for_block(units: int) -> int:
+    """How many numbers a block takes, of so many units of the operands."""
+    return min(units, BLOCK_UNITS) * BLOCK_ROWS
+
+
+def product(a: Any, b: Any, out: Any, adds: Any, room: Any) -> None:
+    """`out = a @ b`, or `out += a @ b` if it adds. For compiled code only.
+
+    Args:
+        a: (rows, units), in any order in memory.
+        b: (units, columns); its rows or its columns are contiguous.
+        out: (rows, columns); its rows are contiguous.
+        adds: whether it adds.
+        room: memory to work in, (1, numbers), as much as a strip takes, and a block behind it if
+            the rows of `a` are not contiguous.
+    """
+    raise only_compiled("product")
+
+
+class _Writer:
+    """Writes instructions on matrices: for a builder, and with vectors of a type."""
+
+    def __init__(self, builder: Any, vector: Any) -> None:
+        self.builder, self.vector, self.lanes = builder, vector, vector.count
+        self.size = 4 if isinstance(vector.element, ir.FloatType) else 8
+        self.integer = ir.IntType(64)
+
+    def whole(self, number: int) -> Any:
+        return ir.Constant(self.integer, number)
+
+    def matrix(self, start: Any, row_step: Any, column_step: Any = None) -> Matrix:
+        """A matrix, by default one whose rows are contiguous."""
+        return Matrix(start, row_step, self.whole(1) if column_step is None else column_step)
+
+    def vector_at(self, place: Any, number: int = 0) -> Any:
+        """The address of a vector, `number` vectors after a place."""
+        place = further(self.builder, place, self.whole(number * self.lanes))
+        return self.builder.bitcast(place, self.vector.as_pointer())
+
+    def least(self, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
+
+    def most(self, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
+
+    @contextmanager
+    def starts(self, stop: Any, step: Any) -> Iterator[Any]:
+        """Write a loop from 0 on in steps."""
+        with cgutils.for_range_slice(self.builder, self.whole(0), stop, step, inc=True) as (i, _):
+            yield i
+
+    @contextmanager
+    def blocks(self, start: Any, stop: Any, size: int) -> Iterator[tuple[Any, Any]]:
+        """Write a loop over whole blocks of a size: (first of a block, where the last ends)."""
+        builder = self.builder
+        count = builder.sub(stop, start)
+        left = builder.urem(count, self.whole(size))
+        end = builder.sub(stop, left)
+        step = self.whole(size)
+        with cgutils.for_range_slice(builder, start, end, step, inc=True) as (index, _):
+            yield index, end
+
+
+class _Product(_Writer):
+    """Writes a product.
+
+    Its arguments are the addresses of `a` and `b` with both their steps, of `out` with the step of
+    its rows, and of the room; then how many rows, columns and units of the operands there are, and
+    whether it adds (1) or writes (0). Its attributes are what is left of them within a part.
+    """
+
+    def __init__(self, builder: Any, vector: Any, *arguments: Any) -> None:
+        super().__init__(builder, vector)
+        self.a, self.b, self.out = (self.matrix(*arguments[part]) for part in _MATRICES)
+        self.room, self.rows, self.columns, self.units, adds = arguments[-5:]
+        self.adds = builder.icmp_signed("!=", adds, self.whole(0))
+        self.width = self.whole(STRIP * self.lanes)
+
+    def write(self) -> None:
+        """Units by units of the operands, and of each all rows and columns."""
+        builder, zero = self.builder, self.whole(0)
+        a, b, units, adds = self.a, self.b, self.units, self.adds
+        apart = builder.icmp_signed("!=", a.column_step, self.whole(1))
+        many = builder.icmp_signed(">=", units, self.whole(_FEW_UNITS))
+        lays = builder.and_(apart, many)
+        most = builder.select(lays, self.whole(BLOCK_UNITS), self.whole(UNITS))
+        with self.starts(self.most(units, self.whole(1)), most) as unit:
+            self.a = self.within(a, zero, unit)
+            self.b = self.within(b, unit, zero)
+            self.units = self.least(builder.sub(units, unit), most)
+            self.adds = builder.or_(adds, builder.icmp_signed(">", unit, zero))
+            self.blocks_of_rows(lays)
+
+    def blocks_of_rows(self, lays: Any) -> None:
+        """All rows, or one block after the other if they are laid."""
+        builder, zero = self.builder, self.whole(0)
+        a, out, rows = self.a, self.out, self.rows
+        high = builder.select(lays, self.whole(BLOCK_ROWS), self.most(rows, self.whole(1)))
+        strip = builder.mul(self.least(self.units, self.whole(UNITS)), self.width)
+        block = self.matrix(further(builder, self.room, strip), self.whole(BLOCK_ROWS))
+        with self.starts(rows, high) as row:
+            here = self.within(a, row, zero)
+            self.rows = self.least(builder.sub(rows, row), high)
+            with builder.if_then(lays):
+                self.copy(here.transposed, self.units, self.rows, block)
+            self.a = self.either(lays, block.transposed, here)
+            self.out = self.within(out, row, zero)
+            self.strips()
+
+    def strips(self) -> None:
+        """All columns, strip by strip, which is laid if enough rows read it."""
+        builder, zero = self.builder, self.whole(0)
+        b, out, columns = self.b, self.out, self.columns
+        turns = builder.icmp_signed("!=", b.column_step, self.whole(1))
+        many = builder.icmp_signed(">=", self.rows, self.whole(_FEW_ROWS))
+        copies = builder.and_(many, builder.not_(turns))
+        strip = self.matrix(self.room, self.width)
+        with self.starts(columns, self.width) as column:
+            here = self.within(b, zero, column)
+            self.columns = self.least(builder.sub(columns, column), self.width)
+            with builder.if_then(turns):
+                self.turn(here.transposed, self.columns, self.units, strip)
+            with builder.if_then(copies):
+                self.copy(here, self.units, self.columns, strip)
+            self.b = self.either(builder.or_(turns, copies), strip, here)
+            self.out = self.within(out, zero, column)
+            self.strip()
+
+    def either(self, holds: Any, yes: Matrix, no: Matrix) -> Matrix:
+        select = self.builder.select
+        return Matrix(
+            select(holds, yes.start, no.start),
+            select(holds, yes.row_step, no.row_step),
+            select(holds, yes.column_step, no.column_step),
+        )
+
+    def copy(self, given: Matrix, rows: Any, columns: Any, laid: Matrix) -> None:
+        """Copy rows, which are contiguous."""
+        builder, whole = self.builder, self.whole(self.lanes)
+        with self.starts(rows, self.whole(1)) as row, self.starts(columns, whole) as column:
+            lanes = first_lanes(builder, self.vector, builder.sub(columns, column))
+            vector = self.load(self.vector_at(given.at(builder, row, column)), lanes)
+            self.store(vector, self.vector_at(laid.at(builder, row, column)), lanes)
+
+    def turn(self, given: Matrix, rows: Any, columns: Any, laid: Matrix) -> None:
+        """Copy rows, which are contiguous, to columns, square by square."""
+        side = self.whole(self.lanes)
+        with self.starts(rows, side) as row, self.starts(columns, side) as column:
+            left = self.builder.sub(rows, row), self.builder.sub(columns, column)
+            self.square(self.within(given, row, column), self.within(laid, column, row), *left)
+
+    def within(self, matrix: Matrix, row: Any, column: Any) -> Matrix:
+        """What of a matrix begins with an entry."""
+        return Matrix(matrix.at(self.builder, row, column), matrix.row_step, matrix.column_step)
+
+    def square(self, given: Matrix, laid: Matrix, rows: Any, columns: Any) -> None:
+        builder, zero = self.builder, self.whole(0)
+        last = builder.sub(rows, self.whole(1))
+        numbers = [self.whole(number) for number in range(self.lanes)]
+        # Beyond the last row, the last one is read again, and not written.
+        places = [given.at(builder, self.least(number, last), zero) for number in numbers]
+        lanes = first_lanes(builder, self.vector, columns)
+        vectors = [self.load(self.vector_at(place), lanes) for place in places]
+        lanes = first_lanes(builder, self.vector, rows)
+        for number, vector in zip(numbers, turned(builder, vectors), strict=True):
+            with builder.if_then(builder.icmp_signed("<", number, columns)):
+                self.store(vector, self.vector_at(laid.at(builder, number, zero)), lanes)
+
+    def strip(self) -> None:
+        """All rows of a strip: tiles as wide as can be, and one for what is left of the columns."""
+        builder, column = self.builder, self.whole(0)
+        with self.blocks(column, self.columns, _WIDEST * self.lanes) as (first, column):
+            self.tiles(first, _WIDEST, None)
+        left = builder.sub(self.columns, column)
+        for width in _HEIGHTS:
+            last = builder.sub(left, self.whole((width - 1) * self.lanes))  # lanes of a last vector
+            some = builder.icmp_signed(">", last, self.whole(0))
+            fits = builder.icmp_signed("<=", last, self.whole(self.lanes))
+            with builder.if_then(builder.and_(some, fits)):
+                self.tiles(column, width, first_lanes(builder, self.vector, last))
+
+    def tiles(self, column: Any, width: int, mask: Any) -> None:
+        """All rows of some columns."""
+        row = self.whole(0)
+        for size in _HEIGHTS[width]:
+            with self.blocks(row, self.rows, size) as (first, row):
+                self.tile(first, size, column, width, mask)
+
+    def tile(self, row: Any, rows: int, column: Any, width: int, mask: Any) -> None:
+        """One tile; of its last vector the lanes of the mask, if there is one."""
+        builder, a, b = self.builder, self.a, self.b
+        numbers = [builder.add(row, self.whole(number)) for number in range(rows)]
+        a_rows = [a.at(builder, number, self.whole(0)) for number in numbers]
+        outs = [self.out.at(builder, number, column) for number in numbers]
+        first = b.at(builder, self.whole(0), column)
+        places = [self.vector_at(place, v) for place in outs for v in range(width)]
+        masks = [None] * (width - 1) + [mask]  # of a row's vectors
+        begin, loaded = builder.block, builder.append_basic_block("loaded")
+        head, body = builder.append_basic_block("head"), builder.append_basic_block("unit")
+        after = builder.append_basic_block("after")
+        builder.cbranch(self.adds, loaded, head)
+        builder.position_at_end(loaded)
+        sums = [self.load(place, masks[n % width]) for n, place in enumerate(places)]
+        builder.branch(head)
+        builder.position_at_end(head)
+        unit = builder.phi(self.integer)
+        phis = [builder.phi(self.vector) for _ in sums]
+        for block, totals in (begin, [filled(self.vector, 0.0)] * len(sums)), (loaded, sums):
+            unit.add_incoming(self.whole(0), block)
+            for phi, total in zip(phis, totals, strict=True):
+                phi.add_incoming(total, block)
+        builder.cbranch(builder.icmp_signed("<", unit, self.units), body, after)
+        builder.position_at_end(body)
+        b_row = further(builder, first, builder.mul(unit, b.row_step))
+        vectors = [self.load(self.vector_at(b_row, v), masks[v]) for v in range(width)]
+        offset = builder.mul(unit, a.column_step)
+        factors = [
+            spread(builder, builder.load(further(builder, place, offset)), self.vector)
+            for place in a_rows
+        ]
+        pairs = itertools.product(factors, vectors)
+        for phi, (factor, vector) in zip(phis, pairs, strict=True):
+            terms = (Value(builder, part) for part in (factor, vector, phi))
+            phi.add_incoming(self.fused(*terms), body)
+        unit.add_incoming(builder.add(unit, self.whole(1)), body)
+        builder.branch(head)
+        builder.position_at_end(after)
+        for number, (place, total) in enumerate(zip(places, phis, strict=True)):
+            self.store(total, place, masks[number % width])
+
+    def fused(self, a: Value, b: Value, total: Value) -> Any:
+        return a.times_plus(b, total).ir
+
+    def load(self, place: Any, mask: Any) -> Any:
+        if mask is None:
+            return self.builder.load(place, align=self.size)
+        return masked_load(self.builder, place, self.vector, mask)
+
+    def store(self, vector: Any, place: Any, mask: Any) -> None:
+        if mask is None:
+            self.builder.store(vector, place, align=self.size)
+        else:
+            masked_store(self.builder, vector, place, mask)
+
+
+_MATRICES = slice(0, 3), slice(3, 6), slice(6, 8)
+_PRODUCT = Shared.written("product", "awwawwawawwww", lambda *given: _Product(*given).write())
+
+
+def _result(a: Any, b: Any, out: Any, adds: Any, room: Any) -> Any:
+    matrices = a, b, out, room
+    if (
+        any(not isinstance(matrix, types.Array) or matrix.ndim != 2 for matrix in matrices)
+        or len({matrix.dtype for matrix in matrices}) > 1
+    ):
+        raise errors.TypingError(
+            f"products take matrices of one dtype; found {', '.join(map(str, matrices))}"
+        )
+    return signature(types.none, a, b, out, types.boolean, room)
+
+
+def _call(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    (a, (_, units)), (b, _), (out, shape), (room, _) = matrices_of(context, builder, sig, arguments)
+    adds = builder.zext(context.is_true(builder, sig.args[3], arguments[3]), ir.IntType(64))
+    steps = (
+        part for matrix in (a, b) for part in (matrix.start, matrix.row_step, matrix.column_step)
+    )
+    _PRODUCT.call(
+        builder, vector_of(context, sig.args[0]),
+        (*steps, out.start, out.row_step, room.start, *shape, units, adds),
+    )  # fmt: skip
+    return context.get_dummy_value()
+
+
+compiled(product, _result, _call)
+
+
+# An assignment of slices compiles for seconds, because it can fail in words; these cannot.
+
+
+@njit(nogil=True, error_model="numpy")
+def copy(given, out):  # type: ignore[no-untyped-def]
+    """`out = given`, matrices of one shape."""
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            out[row, column] = given[row, column]
+
+
+@njit(nogil=True, error_model="numpy")
+def copy_row(given, out, row, begin, end):  # type: ignore[no-untyped-def]
+    """`out[row, begin:end] = given[row, begin:end]`."""
+    for column in range(begin, end):
+        out[row, column] = given[row, column]
+
+
+@njit(nogil=True, error_model="numpy")
+def set_all(out, number):  # type: ignore[no-untyped-def]
+    """Every entry of a matrix becomes the number."""
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            out[row, column] = number
