@@ -5,14 +5,13 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite.binding import get_host_cpu_name
 
 from ..steps import Array, Result, Steps
 from . import memory
 from .lending import Lending
 from .sharing import Sharing
 from .tables import FIRST, Extent, Table
-from .vectors import lanes
+from .vectors import WIDE_ZEN, lanes
 from .whole import WholeText
 
 # A sequence is short up to so many multiplications in one direction of one layer. Beyond, a BLAS
@@ -27,7 +26,7 @@ SINGLE_ROW = 100
 
 # MKL and OpenBLAS take vectors of 512 bits on Intel's processors only. On a Zen 5 (AMD) `outside`
 # multiplies at 2.1 to 2.6 times the rate of theirs, so there a BLAS has nothing to do.
-BLAS_IS_WIDE = lanes(np.float32) < 16 or not get_host_cpu_name().startswith("znver")
+BLAS_IS_WIDE = not WIDE_ZEN
 
 
 def is_short(rows: int, batch: int, work_of_a_row: int) -> bool:
