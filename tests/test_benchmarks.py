@@ -22,6 +22,16 @@ MACHINE = Machine(
 )
 
 
+def test_the_machine_multiplies_as_fast_as_the_quicker_of_the_libraries():
+    seconds = dict.fromkeys(MACHINE.probes(), 4.0)
+    slow = MACHINE.at_the_time(seconds).flops
+    assert slow == 2 * 1024**3 / 4 / MACHINE.threads
+    libraries = [name for name in seconds if name.startswith("product")]
+    assert libraries
+    for name in libraries:
+        assert MACHINE.at_the_time({**seconds, name: 1.0}).flops == 4 * slow
+
+
 def settings(*cells, without=("compiled",)):
     return Settings(MACHINE, ONCE, frozenset(cells), True, frozenset(without), lambda text: None)
 

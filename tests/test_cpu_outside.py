@@ -34,7 +34,8 @@ def product(a, b, out, adds):
     """As kernels call it, with as much room as they give, and a mark behind it."""
     know(out.dtype)
     units = a.shape[1]
-    numbers = room_for_strip(units, out.dtype) + room_for_block(units)
+    laid = a.strides[1] != a.itemsize
+    numbers = room_for_strip(units, out.dtype) + (room_for_block(units) if laid else 0)
     room = np.full((1, numbers + 1), MARK, out.dtype)
     _product(a, b, out, adds, room)
     assert room[0, numbers] == MARK

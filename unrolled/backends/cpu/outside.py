@@ -155,8 +155,8 @@ class _Product(_Writer):
         builder, zero = self.builder, self.whole(0)
         a, out, rows = self.a, self.out, self.rows
         high = builder.select(lays, self.whole(BLOCK_ROWS), self.most(rows, self.whole(1)))
-        strip = builder.mul(self.least(self.units, self.whole(UNITS)), self.width)
-        block = self.matrix(further(builder, self.room, strip), self.whole(BLOCK_ROWS))
+        behind = builder.mul(self.units, self.width)  # the strip
+        block = self.matrix(further(builder, self.room, behind), self.whole(BLOCK_ROWS))
         with self.starts(rows, high) as row:
             here = self.within(a, row, zero)
             self.rows = self.least(builder.sub(rows, row), high)

@@ -1,4 +1,4 @@
-"""Short sequences: whole passes on arrays, by tables that are kept from call to call."""
+"""Whole passes on arrays by one call, with tables that are kept; and what sequences are short."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from struct import Struct
@@ -25,7 +25,8 @@ SHORT_WORK = 16_000_000 * lanes(np.float32)
 SINGLE_ROW = 100
 
 # MKL and OpenBLAS take vectors of 512 bits on Intel's processors only. On a Zen 5 (AMD) `outside`
-# multiplies at 2.1 to 2.6 times the rate of theirs, so there a BLAS has nothing to do.
+# multiplies at 2.1 to 2.6 times the rate of theirs, so there a BLAS has nothing to do. A Zen 4,
+# which does a vector of 512 bits in two halves, was not measured.
 BLAS_IS_WIDE = not WIDE_ZEN
 
 

@@ -54,11 +54,11 @@ _OFFERED = {
     "denormals": ("flush_denormals", "restore_mode"),
     "dots": ("dots",),
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
+    "outside": ("copy", "copy_row", "product", "set_all"),
     "packing": ("fill",),
     "pipeline": ("next_task", "rows_of", "turns_of"),
     "products": ("TILE_ROWS", "height", "multiply", "multiply_group"),
     "shared": ("know",),
-    "outside": ("copy", "copy_row", "product", "set_all"),
     "team": (
         *("array_at", "enter", "groups_of", "in_turn", "join", "matrix_at", "meet", "next_part"),
         *("share_of", "table_at", "table_behind", "units_of", "vector_at", "window"),

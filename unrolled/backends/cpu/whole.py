@@ -1,11 +1,11 @@
 """A whole pass over a sequence by one function with one argument.
 
-A long sequence pays for its products by a BLAS and for arrays of its own; of a short one they would
-be most of the time. Here one compiled function does all that `plan.py` does in many calls: the
-products before the loop, the work unit by unit, the loop, what comes after it, and the gradients of
-parameters. The functions of the kernel are the same ones; products outside of the loop are those of
-`outside`. What is neither given nor wanted lies in memory of the table, which is the same
-from call to call.
+A long sequence may pay for its products by a BLAS and for arrays of its own; of a short one they
+would be most of the time. Here one compiled function does all that `plan.py` does in many calls:
+the products before the loop, the work unit by unit, the loop, what comes after it, and the
+gradients of parameters. The functions of the kernel are the same ones; products outside of the loop
+are those of `outside`. What is neither given nor wanted lies in memory of the table, which is the
+same from call to call.
 
 A team of threads does it together. Of a product outside of the loop each thread has some columns or
 rows of the result, of the work unit by unit some steps; they meet where one needs what another has
