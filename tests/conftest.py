@@ -24,11 +24,23 @@ def threads_for_any_work(request, monkeypatch):
             pytest.skip("this process has no OpenMP runtime")
 
 
-@pytest.fixture(params=["short", pytest.param("long", marks=pytest.mark.slow)])
-def either_way(request):
-    """A pass is one call of a team, or a sequence of regions and a BLAS's products."""
-    if request.param == "long":
-        request.getfixturevalue("long_way")
+@pytest.fixture(params=["one chunk", pytest.param("many chunks", marks=pytest.mark.slow)])
+def any_chunks(request):
+    """A pass goes through its tasks once, or for a few rows of all steps after the others."""
+    if request.param == "many chunks":
+        request.getfixturevalue("small_chunks")
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """A pass goes through its tasks for a few rows of all steps at a time."""
+    from unrolled.backends.cpu import whole
+
+    monkeypatch.setattr(whole, "FEW", 6)
+    monkeypatch.setattr(whole, "MANY", 6)
+    _forget_tables()
+    yield
+    _forget_tables()
 
 
 @pytest.fixture(params=["at once", "layer by layer"])
@@ -42,16 +54,18 @@ def both_ways(request, monkeypatch):
 
 @pytest.fixture
 def long_way(monkeypatch):
-    """No sequence is short: products outside the loop are a BLAS's, and weights packed are kept."""
-    from unrolled.backends.cpu import short
+    """No sequence is short: layers run one by one."""
+    from unrolled.nn import short
 
-    monkeypatch.setattr(short, "SHORT_WORK", 0)
-    monkeypatch.setattr(short, "BLAS_IS_WIDE", True)
-    _forget_what_is_short()
+    monkeypatch.setattr(short, "LIMIT", -1)
+    _forget_tables()
     yield
-    _forget_what_is_short()
+    _forget_tables()
 
 
-def _forget_what_is_short():
+def _forget_tables():
+    from unrolled.backends import cpu
+
+    cpu.Kernel.plan.cache_clear()
     if ways := sys.modules.get("unrolled.nn.short"):
         ways.shortcut_of.cache_clear()

@@ -16,11 +16,11 @@ from random_cells import random_cells
 import unrolled
 from unrolled import Cell, cells
 from unrolled.backends import cpu, files, reference
-from unrolled.backends.cpu import plan, sharing, short, threads
+from unrolled.backends.cpu import kernel, sharing, threads
 from unrolled.backends.cpu.units import ADDED_UP, OPERATIONS
 from unrolled.backends.steps import Steps
 
-pytestmark = pytest.mark.usefixtures("long_way")  # `test_cpu_whole` is about the short one
+pytestmark = pytest.mark.usefixtures("small_chunks")  # `test_cpu_whole` is about a single one
 TOLERANCE = {"float64": 1e-11, "float32": 2e-5}
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
 QUICK = {"lstm", "gru_original", "stages"}  # compiled in a quick run in every way
@@ -131,7 +131,7 @@ def test_a_thread_that_comes_too_late_does_nothing():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharing, "THREAD_WORK", 1)
         patch.setattr(sharing, "SHARED_WORK", 0)
-        patch.setattr(plan, "run_together", late)
+        patch.setattr(kernel, "run_together", late)
         found = case.both_passes(cpu.run, threads=3)
     assert 3 in came
     for name, array in expected.items():
@@ -144,15 +144,11 @@ def test_ragged_rows_are_cut_into_parts_of_the_same_work():
     np.testing.assert_array_equal(steps.cut_rows(2), [0, 1, 6])  # the last row has no work
     np.testing.assert_array_equal(steps.cut_rows(1), [0, 7])
     np.testing.assert_array_equal(Steps.dense(4, 8).cut_rows(3), [0, 3, 5, 8])
-    np.testing.assert_array_equal(Steps.dense(9, 2).cut_steps(3), [0, 3, 6, 9])
     for some in (steps, RAGGED, Steps.dense(0, 3), Steps.dense(2, 0), Steps.dense(50, 3)):
         for parts in (1, 2, 5):
-            for work, cuts in (
-                (some.lengths, some.cut_rows(parts)),
-                (some.active, some.cut_steps(parts)),
-            ):
-                assert len(cuts) == parts + 1
-                assert work[cuts[0] : cuts[-1]].sum() == some.rows
+            cuts = some.cut_rows(parts)
+            assert len(cuts) == parts + 1
+            assert some.lengths[cuts[0] : cuts[-1]].sum() == some.rows
 
 
 def test_extreme_inputs_stay_finite():
@@ -190,26 +186,6 @@ def test_only_what_is_wanted_is_summed_up():
     )
     assert some.totals.keys() == {"U"}
     np.testing.assert_array_equal(some.totals["U"], everything["dU"])
-
-
-def test_the_matrix_product_outside_the_loop_can_be_given():
-    calls = []
-
-    def matmul(a, b, out):
-        calls.append((a.shape, b.shape))
-        np.matmul(a, b, out=out)
-
-    case = Case.draw(cells.lstm, Steps.dense(4, 3), 5, 9)
-    cpu.run(
-        cells.lstm.forward,
-        case.sizes,
-        [case.x],
-        case.states,
-        case.parameters,
-        case.steps,
-        matmul=matmul,
-    )
-    assert calls == [((12, 5), (5, 36))]  # one product for all steps, and none in the loop
 
 
 def test_the_kernel_writes_every_operation():
@@ -267,7 +243,6 @@ def test_a_forked_process_has_threads_of_its_own():
 def in_a_fork():
     """Use the pool, fork, and use it again in the child; the exit status tells how it went."""
     sharing.THREAD_WORK, sharing.SHARED_WORK = 1, 0
-    short.SHORT_WORK, short.BLAS_IS_WIDE = 0, True
     case = Case.draw(cells.simple, Steps.dense(3, 4), 2, 8)
     expected = case.both_passes(cpu.run, threads=2)
     child = os.fork()

@@ -14,16 +14,16 @@ from passes import Case, assert_close
 from random_cells import random_cells
 
 from unrolled import Cell, cells, layer_norm
-from unrolled.backends import cpu, reference
-from unrolled.backends.cpu import kernel_for, sharing, short
-from unrolled.backends.cpu.pipeline import CHUNK, chunks_of, turns_of
-from unrolled.backends.cpu.team import ARRAYS, CHUNKS
+from unrolled.backends import reference
+from unrolled.backends.cpu import kernel_for, sharing
+from unrolled.backends.cpu.tasks import PIPELINE, Chunks, even_chunks, turns_of
 from unrolled.backends.cpu.threads import run_together
 from unrolled.backends.steps import Steps
 from unrolled.derivative import differentiate
 
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS, "normalised": layer_norm(cells.lstm)}
 QUICK = {"lstm", "gru_original", "deep_input", "elementwise"}
+CHUNK = PIPELINE.each
 RAGGED = Steps(np.array([3] * 20 + [2] * 25 + [1] * 30), 4)  # the fourth row has no step at all
 SOME = (Steps.dense(2 * CHUNK + 5, 1), RAGGED, Steps.dense(CHUNK, 2), Steps.dense(1, 1))
 
@@ -185,29 +185,6 @@ def test_one_row_of_enough_work_is_a_pipeline():
     assert sharing.share_out(one, 5 * work, True, 2, 0, trains=True).shares == 2
 
 
-def test_a_single_row_is_short_for_longer():
-    rows, work = 1_000, 2 * short.SHORT_WORK // 1_000
-    assert short.is_short(rows, 1, work)
-    assert not short.is_short(rows, 2, work)
-    assert not short.is_short(short.SINGLE_ROW * rows, 1, work)
-
-
-@pytest.mark.parametrize("wide", [False, True])
-def test_a_blas_multiplies_for_long_sequences_if_it_has_wide_vectors(wide, monkeypatch):
-    monkeypatch.setattr(short, "SHORT_WORK", 0)
-    monkeypatch.setattr(short, "BLAS_IS_WIDE", wide)
-    case = Case.draw(cells.lstm, Steps.dense(5, 3), 4, 6)
-    called = []
-
-    def matmul(a, b, out):
-        called.append(a.shape)
-        np.matmul(a, b, out=out)
-
-    found = case.both_passes(cpu.run, matmul=matmul)
-    assert bool(called) == wide
-    assert_close(found, case.both_passes(reference.run), 1e-12)
-
-
 def test_work_outside_the_loop_is_not_counted_as_the_loops():
     loop = "    h = tanh({} + U.h @ h_prev)\n    return h"
     plain = Cell.parse(f"def plain(x, h_prev, *, U):\n{loop.format('x')}")
@@ -237,13 +214,20 @@ def test_the_kernel_says_what_the_tasks_are():
         assert f":  # {title}\n" in text
 
 
-def test_chunks_are_all_steps_one_after_the_other():
-    table = np.zeros(ARRAYS, np.int64)
-    for length in (1, 2, 7, 8, 9, 31, 32, 33, 64, 65, 200):
-        table[CHUNKS] = chunks_of(length)
-        found = [turns_of(table, chunk, length) for chunk in range(table[CHUNKS])]
+@pytest.mark.parametrize("length", [0, 1, 2, 7, 8, 9, 31, 32, 33, 64, 65, 200])
+def test_chunks_are_all_steps_one_after_the_other(length):
+    even = [even_chunks(length, batch, rows) for batch in (0, 1, 3, 50) for rows in (6, 512)]
+    for chunks in (PIPELINE, *even):
+        found = [turns_of(chunk, *chunks, length) for chunk in range(chunks.count(length))]
         assert found[0][0] == 0
         assert found[-1][1] == length
         assert all(end == start for (_, end), (start, _) in itertools.pairwise(found))
-        assert all(start < end <= start + CHUNK for start, end in found)
+        assert all(start < end <= start + max(chunks) for start, end in found if length)
         assert all(start % 2 == 0 for start, _ in found)  # two buffers change places at each step
+
+
+def test_chunks_have_about_so_many_rows():
+    assert even_chunks(150, 16, 512) == Chunks(30, 30)
+    assert even_chunks(35, 20, 512) == Chunks(36, 36)  # the half of them would be too few
+    assert even_chunks(28, 128, 512) == Chunks(4, 4)
+    assert even_chunks(5, 2000, 512) == Chunks(2, 2)

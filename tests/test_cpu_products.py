@@ -5,8 +5,8 @@ import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
-from unrolled.backends.cpu import products, shared, vectors
-from unrolled.backends.cpu.packing import pack, packed_shape
+from unrolled.backends.cpu import memory, products, shared, vectors
+from unrolled.backends.cpu.packing import packed_shape
 from unrolled.backends.cpu.products import TILE_ROWS, height, multiply, multiply_group
 from unrolled.backends.cpu.team import groups_of
 
@@ -21,6 +21,19 @@ def product(operand, row, rows, packed, blocks, out, at, shares=1, step=0):
     for share in range(shares):
         groups = groups_of(size, share, shares, width)
         multiply(operand, row, rows, packed, groups, blocks, out, at, step)
+
+
+def pack(weights, blocks, vectors_each):
+    """A matrix (K, N) of some blocks side by side, packed."""
+    (K, N), dtype = weights.shape, weights.dtype
+    packed = memory.empty(packed_shape(K, blocks, N // blocks, vectors_each, dtype), dtype)
+    addresses = (array.__array_interface__["data"][0] for array in (weights, packed))
+    steps = (stride // weights.itemsize for stride in weights.strides)
+    groups = 2 * len(packed) // (blocks * vectors_each)
+    shared.Shared.all["fill"](
+        dtype, *addresses, *steps, K, N, blocks, vectors_each, vectors.lanes(dtype), 0, groups
+    )
+    return packed
 
 
 @compile_

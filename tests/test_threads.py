@@ -15,7 +15,7 @@ from passes import Case, assert_close
 import unrolled
 from unrolled import Cell, cells
 from unrolled.backends import cpu, reference
-from unrolled.backends.cpu import caches, kernel, plan, sharing, threads as team
+from unrolled.backends.cpu import caches, kernel, sharing, threads as team
 from unrolled.backends.steps import Steps
 
 CELLS = {
@@ -37,7 +37,7 @@ FEW = Steps(np.array([2, 2, 2, 1, 1]), 3)  # early and late rows, and one withou
 MANY = Steps(np.array([17, 17, 9, 9, 4, 1, 1]), 17)
 
 
-@pytest.mark.usefixtures("threads_for_any_work", "either_way")
+@pytest.mark.usefixtures("threads_for_any_work", "any_chunks")
 @pytest.mark.parametrize(
     "cell",
     [
@@ -56,7 +56,7 @@ def test_any_number_of_threads_equals_the_reference(cell):
                     assert_close(found, expected, 1e-11)
 
 
-@pytest.mark.usefixtures("threads_for_any_work", "either_way")
+@pytest.mark.usefixtures("threads_for_any_work", "any_chunks")
 @pytest.mark.parametrize("steps", [FEW, MANY], ids=["few rows", "many rows"])
 @pytest.mark.parametrize("name", ["gru_original", "reset_first"])
 def test_the_same_bits_whatever_else_the_machine_does(name, steps):
@@ -83,7 +83,7 @@ def test_the_same_bits_whatever_else_the_machine_does(name, steps):
             other.join()
 
 
-@pytest.mark.usefixtures("threads_for_any_work", "either_way")
+@pytest.mark.usefixtures("threads_for_any_work", "any_chunks")
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_the_same_threads_give_the_same_bits(batch):
     """Of 16 some come late or never, and nobody waits for them."""
@@ -98,7 +98,7 @@ def test_the_same_threads_give_the_same_bits(batch):
             np.testing.assert_array_equal(array, first[name], err_msg=name)
 
 
-@pytest.mark.usefixtures("threads_for_any_work", "either_way")
+@pytest.mark.usefixtures("threads_for_any_work", "any_chunks")
 @pytest.mark.parametrize("batch", [1, 8])
 def test_two_threads_of_the_user_at_once(batch):
     case = Case.draw(cells.lstm, Steps.dense(30, batch), 5, 20)
@@ -126,7 +126,7 @@ def forwards(cell, steps, hidden_size):
         yield case.sizes, cpu.Pass([case.x], case.states, case.parameters, reverse)
 
 
-@pytest.mark.usefixtures("threads_for_any_work", "either_way")
+@pytest.mark.usefixtures("threads_for_any_work", "any_chunks")
 @pytest.mark.parametrize("steps", [FEW, MANY], ids=["few rows", "many rows"])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_both_directions_at_once_equal_one_after_the_other(steps, count):
@@ -142,7 +142,7 @@ def test_both_directions_at_once_equal_one_after_the_other(steps, count):
             np.testing.assert_allclose(array, right, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("any_chunks")
 def test_both_directions_are_one_parallel_region(monkeypatch):
     torch = pytest.importorskip("torch")
     from unrolled import nn
@@ -155,8 +155,7 @@ def test_both_directions_are_one_parallel_region(monkeypatch):
 
     monkeypatch.setenv("UNROLLED_THREADS", "2")
     monkeypatch.setattr(sharing, "THREAD_WORK", 1)
-    for module in (plan, kernel):
-        monkeypatch.setattr(module, "run_together", counted)
+    monkeypatch.setattr(kernel, "run_together", counted)
     layer = nn.LSTM(5, 8, bidirectional=True)
     x, lengths = torch.randn(4, 3, 5), torch.tensor([4, 3, 1])
     y, _ = layer(x, lengths=lengths)
@@ -198,7 +197,7 @@ def test_sizes_of_caches_are_what_the_system_tells(tmp_path):
     assert caches.cache_sizes(tmp_path / "nowhere") == caches.USUAL
 
 
-@pytest.mark.usefixtures("threads_for_any_work", "either_way")
+@pytest.mark.usefixtures("threads_for_any_work", "any_chunks")
 @pytest.mark.parametrize("batch", [1, 8])
 def test_a_layer_gives_the_same_bits_each_time(batch, monkeypatch):
     """Outputs and all gradients, the large products of a long sequence among them."""
@@ -293,10 +292,11 @@ BEGINNING = """
     import os, threading
     import torch
     from unrolled import cells, nn
-    from unrolled.backends.cpu import sharing, short, threads
+    from unrolled.backends.cpu import sharing, threads
+    from unrolled.nn import short
     sharing.THREAD_WORK, sharing.SHARED_WORK = 1, 0  # the least work is spread over threads
     if {long}:
-        short.SHORT_WORK, short.BLAS_IS_WIDE = 0, True
+        short.LIMIT = -1  # no sequence is short
     if {our_own}:
         threads.find_team = lambda: None
     else:

@@ -54,21 +54,12 @@ class Steps:
 
     def cut_rows(self, parts: int) -> npt.NDArray[np.int64]:
         """(parts + 1,) where to cut the rows of the batch into parts of about the same work."""
-        return self._known_cut("rows", self.lengths, parts)
-
-    def cut_steps(self, parts: int) -> npt.NDArray[np.int64]:
-        """(parts + 1,) where to cut the steps into parts of about the same work."""
-        return self._known_cut("steps", self.active, parts)
-
-    def _known_cut(
-        self, what: str, work: npt.NDArray[np.int64], parts: int
-    ) -> npt.NDArray[np.int64]:
-        if (what, parts) not in self._cuts:
-            self._cuts[what, parts] = _cut(work, parts)
-        return self._cuts[what, parts]
+        if parts not in self._cuts:
+            self._cuts[parts] = _cut(self.lengths, parts)
+        return self._cuts[parts]
 
     @cached_property
-    def _cuts(self) -> dict[tuple[str, int], npt.NDArray[np.int64]]:
+    def _cuts(self) -> dict[int, npt.NDArray[np.int64]]:
         return {}
 
 

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from ..backends import cpu, reference
-from ..backends.steps import Array, Result, Steps
+from ..backends.steps import Result, Steps
 from ..errors import BackendError, InputError
 from ..program import Program
 from ..threads import num_threads
@@ -127,19 +127,12 @@ def run_kernels(
             for one in passes
         ]
     kernel = cpu.kernel_for(program, passes[0].inputs[0].dtype)
-    return kernel.run_together(
-        sizes, passes, steps, matmul=_multiply, threads=threads_at_hand(), wanted=wanted
-    )
+    return kernel.run_together(sizes, passes, steps, threads=threads_at_hand(), wanted=wanted)
 
 
 def threads_at_hand() -> int:
     """How many threads kernels may run on."""
     return num_threads() or torch.get_num_threads()
-
-
-def _multiply(a: Array, b: Array, out: Array) -> None:
-    """`out = a @ b` by torch's BLAS, whose threads are running already."""
-    torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
 
 
 def under_autocast(x: Tensor) -> bool:

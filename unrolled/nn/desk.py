@@ -58,6 +58,8 @@ class Stack:
         all_states: whether it gives every state at every step, of all layers and directions, and
             not the output of the last layer only.
         work: about how many multiplications one step of one row of a layer takes, at most.
+        kept_of_a_row: how many bytes all layers keep of one step of one row for the backward pass,
+            the outputs that they hand on among them.
     """
 
     def __init__(self, directions: list[Direction], width: int, dtype: torch.dtype) -> None:
@@ -68,6 +70,8 @@ class Stack:
         self.state_sizes = [first.sizes[first.cell.sizes.values[s]] for s in first.cell.states]
         self.families_each = len(first.families)
         self.work = max(map(_work_of_a_row, directions))
+        widths = sum(sum(direction.widths) for direction in directions)
+        self.kept_of_a_row = widths * int(DTYPES[dtype].itemsize)
 
     @cached_property
     def needs_dx(self) -> bool:

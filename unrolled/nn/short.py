@@ -1,4 +1,4 @@
-"""The short way: stacks of layers over few steps and rows, where the way to a kernel is most of it.
+"""The short way: a stack of layers by one call a layer, where that takes little memory.
 
 The tables for one shape of input, and memory to work in, lie on a `Desk`, at which one call at a
 time works. Here is what leads to one: whether a call can go this way, and autograd.
@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, is_grad_enabled, nn
 
-from ..backends.cpu import short as whole_passes
-from ..backends.cpu.lending import Lending
+from ..backends.cpu.lending import LIMIT, Lending
 from ..backends.cpu.sharing import worth
 from ..backends.steps import Steps
 from .checks import State
@@ -165,7 +164,7 @@ class Shortcut:
             if not wanted:
                 emitted, last, _ = desk.forward(x, states, families, beside, keep=False)
                 return *emitted, *last
-            if not self.is_short(desk.rows, desk.steps.batch):
+            if not self.is_short(desk.rows):
                 return None
             return _apply(desk, (self, key, len(states), beside), x, *states, *families)
         finally:
@@ -186,9 +185,9 @@ class Shortcut:
                 return False
         return True
 
-    def is_short(self, rows: int, batch: int) -> bool:
-        """Whether so many rows of all steps are quicker in one call a layer."""
-        return whole_passes.is_short(rows, batch, self.stack.work)
+    def is_short(self, rows: int) -> bool:
+        """Whether all that layers keep of so many rows of all steps is little enough for a desk."""
+        return rows * self.stack.kept_of_a_row <= LIMIT
 
     def desk(self, key: Key) -> Desk:
         """A desk that nobody else works at, until it is put back."""
@@ -203,7 +202,7 @@ class Shortcut:
         rows = prod(shape[:-1])
         one_step = how if isinstance(how, bool) else how.length == 1 and how.rows == how.batch
         live = rows <= ROWS and (one_step or shape[0] == 1)
-        short = rows > 0 and (live or self.is_short(rows, prod(_between(shape[:-1], how))))
+        short = rows > 0 and (live or self.is_short(rows))
         if len(self._most) >= _KNOWN:
             self._most.clear()
         most = worth(rows, self.stack.work, sys.maxsize) if short else 0

@@ -139,7 +139,7 @@ class Ways(Drawing):
         if drawn.families:
             families = [family.contiguous() for each in drawn.families for family in each]
         rows = rows_of_all(x, batch, counts, resets, self.bidirectional)
-        if not way.is_short(rows.steps.rows, rows.steps.batch):
+        if not way.is_short(rows.steps.rows):
             return None
         learned = [torch.stack(list(parts)).unsqueeze(1) for parts in self._learned_apart()]
         if given is not None:

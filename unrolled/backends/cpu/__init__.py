@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from ...program import Program
 from ..steps import Array, Result, Steps
-from .kernel import Kernel, kernel_for, numpy_matmul
-from .plan import Matmul
-from .short import Pass
+from .kernel import Kernel, kernel_for
+from .plan import Pass
 
 __all__ = ["Kernel", "Pass", "kernel_for", "run"]
 
@@ -20,7 +19,6 @@ def run(
     steps: Steps,
     reverse: bool = False,
     *,
-    matmul: Matmul = numpy_matmul,
     threads: int = 1,
     wanted: frozenset[str] | None = None,
 ) -> Result:
@@ -34,8 +32,7 @@ def run(
         parameters: family → stacked blocks.
         steps: the rows of each step.
         reverse: whether the layer reads the sequence from its end.
-        matmul: `(a, b, out)` for the large products outside of the loop; NumPy's by default.
-        threads: over how many threads the rows of the batch are spread.
+        threads: over how many threads the pass is spread.
         wanted: names of outputs, and of families whose totals are wanted; all if None.
     """
     kernel = kernel_for(program, inputs[0].dtype)
@@ -46,7 +43,6 @@ def run(
         parameters,
         steps,
         reverse,
-        matmul=matmul,
         threads=threads,
         wanted=wanted,
     )

@@ -75,7 +75,8 @@ class Layout:
         results: product → the array that it writes.
         operands: product → the array that it reads; the operand lies there alone.
         segments: (section, number of the stage) → its segments.
-        row_sums: totals that are added up in the loop → array (B, size).
+        loop_sums: totals that are added up in the loop → array with a row for each part of the
+            batch, which stays in the nearest cache.
         scalars: instructions on numbers alone; each segment that needs one computes it. What is
             summed over units lies in an array, a column for each sum.
         fused: the numbers of the loop's stages that are fused.
@@ -93,7 +94,7 @@ class Layout:
     pending: dict[str, str] = field(default_factory=dict)
     results: dict[Product, str] = field(default_factory=dict)
     segments: dict[tuple[int, int], list[Segment]] = field(default_factory=dict)
-    row_sums: dict[Total, str] = field(default_factory=dict)
+    loop_sums: dict[Total, str] = field(default_factory=dict)
     scalars: dict[str, Instruction] = field(default_factory=dict)
     fused: set[int] = field(default_factory=set)
     vectors: dict[str, int] = field(default_factory=dict)
@@ -348,7 +349,7 @@ class Layout:
             if self.find((value,), steps=True) is None:
                 if value in in_loop:
                     name = f"d{total.parameter}_{number}_sums"
-                    self.row_sums[total] = name.replace(".", "_")
+                    self.loop_sums[total] = name.replace(".", "_")
                 else:
                     self._need_steps((value,))
 

@@ -70,10 +70,3 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     block = np.empty(size + LINE, np.uint8)
     start = -block.ctypes.data % LINE
     return block[start : start + size].view(dtype).reshape(shape)
-
-
-def copied(array: Array, dtype: np.dtype[Any]) -> Array:
-    """A copy of an array that begins with a line of the cache."""
-    copy = empty(array.shape, dtype)
-    copy[...] = array
-    return copy

@@ -17,8 +17,6 @@ from numba import njit
 from numba.core import types
 from numba.core.typing import signature
 
-from ..steps import Array
-from . import memory
 from .emission import further
 from .shared import Shared, matrices_of
 from .team import array_at
@@ -48,28 +46,8 @@ def packed_shape(K: int, blocks: int, size: int, vectors: int, dtype: Any) -> tu
     return groups * blocks * vectors // PANEL, K * PANEL * lanes(dtype)
 
 
-def pack(weights: Array, blocks: int, vectors: int) -> Array:
-    """A matrix (K, N) of `blocks` blocks side by side, packed; see `fill`.
-
-    Args:
-        weights: in any order in memory.
-        blocks: how many there are.
-        vectors: of a group, for each block; `blocks * vectors` is even.
-    """
-    K, N = weights.shape
-    shape = packed_shape(K, blocks, N // blocks, vectors, weights.dtype)
-    packed = memory.empty(shape, weights.dtype)
-    addresses = (array.__array_interface__["data"][0] for array in (weights, packed))
-    steps = (stride // weights.itemsize for stride in weights.strides)
-    _FILL(
-        weights.dtype, *addresses, *steps, K, N, blocks, vectors, lanes(weights.dtype),
-        0, len(packed),
-    )  # fmt: skip
-    return packed
-
-
 def fill(weights: Any, blocks: Any, vectors: Any, packed: Any, first: Any, last: Any) -> None:
-    """Write the panels `first` to `last` of a packed matrix. For compiled code only.
+    """Write the groups `first` to `last` of a packed matrix. For compiled code only.
 
     A panel holds two vectors of columns, one row of the matrix after the other; zeros stand where a
     block has no more columns.
@@ -79,15 +57,45 @@ def fill(weights: Any, blocks: Any, vectors: Any, packed: Any, first: Any, last:
         blocks: how many blocks stand side by side there.
         vectors: of a group, for each block.
         packed: an array of its packed shape, C-contiguous.
-        first: the first panel that is written.
+        first: the first group that is written.
         last: the first that is not.
     """
     raise only_compiled("fill")
 
 
+def fill_changed(
+    weights: Any,
+    blocks: Any,
+    vectors: Any,
+    packed: Any,
+    first: Any,
+    last: Any,
+    used: Any,
+    filled: Any,
+) -> None:
+    """The same, but only of groups whose weights have changed. For compiled code only.
+
+    Nothing tells of every change of a weight: a write through `.data`, say, leaves no trace. So the
+    weights are compared with those that were packed, bit by bit. That takes 0.3 to 0.8 of the time
+    of packing, and is never wrong.
+
+    Args:
+        weights: as `fill` takes them; their columns are contiguous, and follow one another.
+        blocks: as `fill` takes it.
+        vectors: as `fill` takes it.
+        packed: as `fill` takes it.
+        first: as `fill` takes it.
+        last: as `fill` takes it.
+        used: (N, K), C-contiguous: the weights that were packed, turned.
+        filled: whether the packed matrix and `used` have been written before (1), or not (0).
+    """
+    raise only_compiled("fill_changed")
+
+
 @njit(error_model="numpy")
 def _fill(real, weights, packed, row_step, column_step, K, N, blocks, vectors, lanes, first, last):  # type: ignore[no-untyped-def]
     size, in_group, width = N // blocks, blocks * vectors, PANEL * lanes
+    first, last = first * in_group // PANEL, last * in_group // PANEL
     given = array_at(weights, (1 + (K - 1) * row_step + (N - 1) * column_step,), real)
     flat = array_at(packed, (last * K * width,), real)
     for strip in range(first * PANEL, last * PANEL):
@@ -114,6 +122,38 @@ def _fill(real, weights, packed, row_step, column_step, K, N, blocks, vectors, l
 
 
 _FILL = Shared("fill", "aawwwwwwwww", _fill)
+
+
+@njit(error_model="numpy")
+def _fill_changed(  # type: ignore[no-untyped-def]
+    real, weights, packed, used, row_step, column_step, K, N, blocks, vectors, lanes, first, last,
+    filled,
+):  # fmt: skip
+    size, wide = N // blocks, vectors * lanes
+    words = array_at(weights, (1,), real).itemsize // 4
+    given = array_at(weights, (N * K * words,), np.int32)
+    kept = array_at(used, (N * K * words,), np.int32)
+    for group in range(first, last):
+        columns, same = min(wide, size - group * wide) * K * words, filled
+        for block in range(blocks):
+            start, different = (block * size + group * wide) * K * words, np.int32(0)
+            if same:
+                for word in range(columns):
+                    different |= given[np.uint64(start + word)] ^ kept[np.uint64(start + word)]
+            same = same and different == 0
+        if same:
+            continue
+        for block in range(blocks):
+            start = (block * size + group * wide) * K * words
+            for word in range(columns):
+                kept[np.uint64(start + word)] = given[np.uint64(start + word)]
+        _fill(
+            real, weights, packed, row_step, column_step, K, N, blocks, vectors, lanes,
+            group, group + 1,
+        )  # fmt: skip
+
+
+_FILL_CHANGED = Shared("fill_changed", "aaawwwwwwwwww", _fill_changed)
 
 
 def turn(given: Any, start: Any, apart: Any, flat: Any, at: Any, width: Any) -> None:
@@ -147,6 +187,33 @@ def _call_fill(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
     lanes = context.get_constant(types.intp, vector.count)
     places = given.start, packed.start, given.row_step, given.column_step
     _FILL.call(builder, vector, (*places, *shape, blocks, vectors, lanes, first, last))
+    return context.get_dummy_value()
+
+
+def _fill_changed_result(
+    weights: Any,
+    blocks: Any,
+    vectors: Any,
+    packed: Any,
+    first: Any,
+    last: Any,
+    used: Any,
+    filled: Any,
+) -> Any:
+    index = types.intp
+    return signature(types.none, weights, index, index, packed, index, index, used, index)
+
+
+def _call_fill_changed(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    _, blocks, vectors, _, first, last, _, filled = arguments
+    matrices = matrices_of(context, builder, sig, arguments)
+    (given, shape), (packed, _), (used, _) = matrices
+    vector = vector_of(context, sig.args[0])
+    lanes = context.get_constant(types.intp, vector.count)
+    places = given.start, packed.start, used.start, given.row_step, given.column_step
+    _FILL_CHANGED.call(
+        builder, vector, (*places, *shape, blocks, vectors, lanes, first, last, filled)
+    )
     return context.get_dummy_value()
 
 
@@ -219,5 +286,6 @@ def turned(builder: Any, vectors: list[Any]) -> list[Any]:
 
 
 compiled(fill, _fill_result, _call_fill)
+compiled(fill_changed, _fill_changed_result, _call_fill_changed)
 compiled(turn, _turn_result, _turn)
 compiled(lay, _lay_result, _lay)

@@ -28,7 +28,7 @@ from .vectors import compiled, lanes, only_compiled, vector_of
 
 # What the machine code of every kernel depends on beside the kernel's own text.
 _SOURCES = (
-    *("atomics", "denormals", "dots", "emission", "functions", "packing", "pipeline", "products"),
+    *("atomics", "denormals", "dots", "emission", "functions", "packing", "products", "tasks"),
     *("shared", "outside", "team", "vectors"),
 )
 

@@ -14,7 +14,7 @@ def sums_together(layout: Layout) -> list[list[Total]]:
     groups: list[list[Total]] = []
     seen: set[str] = set()
     joins = False
-    in_loop, program = layout.row_sums, layout.schedule.program
+    in_loop, program = layout.loop_sums, layout.schedule.program
     for total in sorted(layout.schedule.sums, key=lambda total: total in in_loop):
         fresh = total.parameter not in seen and total not in in_loop
         group = [*groups[-1], total] if groups else [total]

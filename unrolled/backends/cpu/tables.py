@@ -17,14 +17,13 @@ import numpy as np
 from ...language.sizes import ONE
 from ..steps import Steps
 from . import memory
-from .pipeline import chunks_of
 from .sharing import Sharing
 from .team import (
     ARRAYS,
     BEHIND,
-    CHUNKS,
     CUTS,
     PARTS,
+    PIPELINED,
     PROGRESS,
     REVERSE,
     SHARES,
@@ -116,7 +115,7 @@ class Table:
         self.numbers[FIRST + first :] = [known[name] for name in function.table[first:]]
         self.numbers[PARTS], self.numbers[SHARES] = sharing.parts, sharing.threads
         self.numbers[REVERSE] = int(reverse)
-        self.numbers[CHUNKS] = chunks_of(steps.length) if sharing.pipelined else 0
+        self.numbers[PIPELINED] = int(sharing.pipelined)
         self.numbers[CUTS], self.numbers[CUTS + 1] = known["cuts"], len(sharing.cuts)
         self.address = ctypes.addressof(self.numbers)
         self.threads = sharing.threads

@@ -21,16 +21,16 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from ..steps import Array
 from .atomics import add, pause, read, wait
 
 # The table's first slots. `BEHIND` is the address of the next table, 0 if there is none; `CUTS` is
-# an array, address and length: where the parts begin and end. `CHUNKS` and `DONE`, a slot for each
-# task, are those of `pipeline`. What changes during a call stands first, in `PROGRESS` slots.
+# an array, address and length: where the parts begin and end. `PIPELINED` and `DONE`, a slot for
+# each task, are those of `tasks`. `FILLED`: whether an earlier call has packed weights. What
+# changes during a call stands first, in `PROGRESS` slots.
 TASKS = 4
 BEHIND, NEXT, INSIDE, MET, DONE = range(5)
 PROGRESS = DONE + TASKS
-PARTS, SHARES, REVERSE, CHUNKS, CUTS = range(PROGRESS, PROGRESS + 5)
+PARTS, SHARES, REVERSE, PIPELINED, FILLED, CUTS = range(PROGRESS, PROGRESS + 6)
 ARRAYS = CUTS + 2
 
 _CLOSED = 1 << 32  # added to NEXT when the door is closed
@@ -46,22 +46,11 @@ def _pointer(typing: Any, address: Any) -> Any:
 
 
 @njit
-def next_part(table, part):  # type: ignore[no-untyped-def]
-    """The number of a part that nobody else has; of the one part whose units are shared, the next.
-
-    The last ones are not parts any more.
-    """
-    return part + 1 if table[SHARES] > 1 else add(table, NEXT, 1)
-
-
-@njit
 def join(table):  # type: ignore[no-untyped-def]
     """Which share a thread has, and how many there are; who comes too late has none of them.
 
     Nor has one who is not needed, where there are more threads than shares.
     """
-    if table[SHARES] == 1:
-        return 0, 1
     share = add(table, NEXT, 1)
     if share == 0:
         pauses = 0
@@ -80,7 +69,7 @@ def enter(table):  # type: ignore[no-untyped-def]
 
     Of a single share the first thread has all. So has each thread of a pipeline.
     """
-    if table[CHUNKS]:
+    if table[PIPELINED]:
         thread = add(table, NEXT, 1)
         return thread, (0 if thread < table[SHARES] else 1), 1
     share, shares = join(table) if table[SHARES] > 1 else (add(table, NEXT, 1), 1)
@@ -145,15 +134,16 @@ def vector_at(table, slot, dtype):  # type: ignore[no-untyped-def]
 
 
 @njit
-def matrix_at(table, slot, dtype):  # type: ignore[no-untyped-def]
-    """The array of two axes that a table describes from a slot on."""
-    return carray(_pointer(table[slot]), (table[slot + 1], table[slot + 2]), dtype)
-
-
-@njit
 def array_at(address, shape, dtype):  # type: ignore[no-untyped-def]
     """The array of this shape at an address, both whole numbers."""
     return carray(_pointer(address), shape, dtype)
+
+
+@njit
+def rows_at(address, row, shape, dtype):  # type: ignore[no-untyped-def]
+    """The array of this shape whose rows from `row` on lie at an address; none is before."""
+    before = row * shape[1] * array_at(address, shape, dtype).itemsize
+    return array_at(address - before, shape, dtype)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -183,14 +173,3 @@ def window(typing: Any, matrix: Any, row: Any, end_row: Any, column: Any, end_co
         return found._getvalue()
 
     return types.Array(matrix.dtype, 2, "A")(matrix, *(types.intp,) * 4), write
-
-
-def described(arguments: list[Array | int]) -> list[int]:
-    """Arrays as address and shape, numbers as they are."""
-    slots: list[int] = []
-    for argument in arguments:
-        if isinstance(argument, np.ndarray):
-            slots += (argument.__array_interface__["data"][0], *argument.shape)
-        else:
-            slots.append(int(argument))
-    return slots

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from ...schedule import Product
 from .layout import LOOP, Layout, Segment
 from .packing import PANEL
-from .team import ARRAYS, CUTS, PARTS, REVERSE
-from .units import UnitText, parameters_of
+from .units import UnitText
 
 STEPS = ("reverse", "active", "offset", "lengths")
 
@@ -55,38 +54,6 @@ class FunctionText(UnitText):
         yield from self._indented(1, self.shared)
         yield from self._indented(1, self.loop)
         yield "    restore_mode(mode)"
-
-    def team_lines(self) -> Iterator[str]:
-        """What a thread of a team calls to do its part of the function's work; see `team`."""
-        yield f"def {self.function}_team(address):"
-        slots = ARRAYS
-        passed = []
-        for name in (*STEPS[1:], *self.letters, *self.arrays):
-            if name in self.letters:
-                passed.append(f"table[{slots}]")
-                slots += 1
-            elif name in STEPS or name in map(parameters_of, self.program.families):
-                dtype = "np.int64" if name in STEPS else "real"
-                passed.append(f"vector_at(table, {slots}, {dtype})")
-                slots += 2
-            else:
-                passed.append(f"matrix_at(table, {slots}, real)")
-                slots += 3
-        yield f"    table = table_at(address, {slots})"
-        yield "    while table.size:"
-        yield f"        cuts = vector_at(table, {CUTS}, np.int64)"
-        inside, taken = "", ""
-        if self.section == LOOP:
-            inside, taken = "share < shares and ", f"0, table[{ARRAYS + 1}], share, shares, table, "
-            yield "        share, shares = join(table)"
-        yield "        part = next_part(table, -1)"
-        yield f"        while {inside}part < table[{PARTS}]:"
-        yield f"            {self.function}("
-        yield f"                part, cuts[part], cuts[part + 1], {taken}table[{REVERSE}] != 0,"
-        yield from (f"                {argument}," for argument in passed)
-        yield "            )"
-        yield "            part = next_part(table, part)"
-        yield "        table = table_behind(table)"
 
     def _ranges(self) -> Iterator[str]:
         """The ranges of groups and units that the function goes through."""

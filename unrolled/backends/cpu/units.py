@@ -55,13 +55,13 @@ _OFFERED = {
     "dots": ("dots",),
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
     "outside": ("copy", "copy_row", "product", "set_all"),
-    "packing": ("fill",),
-    "pipeline": ("next_task", "rows_of", "turns_of"),
+    "packing": ("fill", "fill_changed"),
     "products": ("TILE_ROWS", "height", "multiply", "multiply_group"),
     "shared": ("know",),
+    "tasks": ("next_task", "rows_of", "turns_of"),
     "team": (
-        *("array_at", "enter", "groups_of", "in_turn", "join", "matrix_at", "meet", "next_part"),
-        *("share_of", "table_at", "table_behind", "units_of", "vector_at", "window"),
+        *("array_at", "enter", "groups_of", "in_turn", "meet", "rows_at", "share_of"),
+        *("table_at", "table_behind", "units_of", "vector_at", "window"),
     ),
     "vectors": (
         *("absolute", "added_up", "fetch", "first_part", "load", "load_part", "maximum", "minimum"),
@@ -211,11 +211,11 @@ class UnitText:
                 if handed_on == value:
                     buffer = self.layout.pending.get(received, self.layout.states[received])
                     yield self._store(buffer, "j", name, whole)
-            for total, rows in self.layout.row_sums.items():
+            for total, sums in self.layout.loop_sums.items():
                 if total.factors[0] == value:
-                    self._array(rows)
-                    so_far = self._call("load", rows, "row", "j", whole)
-                    yield self._call("store", rows, "row", "j", whole, f"{so_far} + {name}")
+                    self._array(sums)
+                    so_far = self._call("load", sums, "part", "j", whole)
+                    yield self._call("store", sums, "part", "j", whole, f"{so_far} + {name}")
 
     # words
 

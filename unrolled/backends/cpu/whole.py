@@ -1,28 +1,25 @@
 """A whole pass over a sequence by one function with one argument.
 
-A long sequence may pay for its products by a BLAS and for arrays of its own; of a short one they
-would be most of the time. Here one compiled function does all that `plan.py` does in many calls:
-the products before the loop, the work unit by unit, the loop, what comes after it, and the
-gradients of parameters. The functions of the kernel are the same ones; products outside of the loop
-are those of `outside`. What is neither given nor wanted lies in memory of the table, which is the
-same from call to call.
+It does everything: the products before the loop, the work unit by unit, the loop, what comes after
+it, and the gradients of parameters, by the other functions of the kernel and the products of
+`outside`. What is neither given nor wanted lies in memory of the table, which is the same from call
+to call.
 
-A team of threads does it together. Of a product outside of the loop each thread has some columns or
-rows of the result, of the work unit by unit some steps; they meet where one needs what another has
-made. Or one of them goes through the loop, and another one does the work before and behind it,
-chunk by chunk of steps (`pipeline`). No sum depends on how many come.
+A team of threads does it, chunk by chunk of steps (`tasks`). Of a product outside of the loop each
+thread has some columns or rows of the result, of the work unit by unit some steps; they meet where
+one needs what another has made. Or one of them goes through the loop, and another one does the work
+before and behind it. No sum depends on how many come.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from math import prod
 
-from ...program import Total
-from ...schedule import Outer, Product
-from ..blocks import lying_together
 from .layout import AFTER, BEFORE, GRADIENTS, LOOP, Layout
 from .outside import room_for_block, room_for_strip
-from .packing import PANEL, packed_shape
+from .packing import packed_shape
+from .product_text import MEET, ONES, ProductText, window
 from .products import TILE_ROWS
-from .sums import sums_together
+from .sharing import SECOND_CACHE
 from .tables import (
     ALL_ROWS,
     BATCH,
@@ -37,22 +34,22 @@ from .tables import (
     letters_of,
     shape_of,
     written_shape,
-    written_sum,
 )
-from .team import CUTS, PARTS, REVERSE, SHARES
+from .tasks import FEW, MANY, PIPELINE, Chunks, even_chunks
+from .team import CUTS, FILLED, PARTS, PIPELINED, REVERSE, SHARES
 from .text import FunctionText, loop_products
 from .units import parameters_of, width_of
 from .vectors import lanes
 
 STEPS = ("active", "offset", "lengths")
 UNITS_SHARED = "units_shared"  # whether threads share the units of a step, and not its rows
+CHUNKS = ("chunks", "first_turns", "turns_each")  # how many there are; see `tasks.Chunks`
 ROOMS = "rooms"  # memory that threads work in, each has a row
-MEET = "meet(table, shares)"
-ADDS, WRITES = "np.bool_(True)", "np.bool_(False)"  # for literals, functions are compiled anew
+HERE = "end"  # an axis of rows of all steps: in memory there are those of a chunk
 TITLES = ("before the loop", "the loop", "after the loop", "gradients of parameters")  # of tasks
 
 
-class WholeText:
+class WholeText(ProductText):
     """The text of the function.
 
     Args:
@@ -78,6 +75,7 @@ class WholeText:
     def __init__(self, layout: Layout, functions: Mapping[str, FunctionText]) -> None:
         self.layout = layout
         self.program = layout.schedule.program
+        self.infers = not self.program.adjoint and len(self.program.outputs) == 1
         self.functions = functions
         self.needs_outputs = layout.schedule.stages_of_totals > 0 or self._makes_outputs_early()
         states = [*layout.states.values()]
@@ -101,15 +99,16 @@ class WholeText:
             *self.families.values(), *self.totals.values(),
         ]  # fmt: skip
         self.operands: list[Axis] = []  # how many units products outside of the loop add up
-        self.body = list(self._body())
+        self.tasks = dict(self._tasks())
         self.scratch = [name for name in self.axes if name not in self.pointers]
-        self.scratch += [*self.packed, *self.tiles, *([ROOMS] if self.operands else [])]
+        self.scratch += self._special
         used = (letter for text in functions.values() for letter in text.letters)
         known = (f"{letter}_size" for letter in letters_of(self.axes.values()))
         self.letters = [*dict.fromkeys((*known, *used))]
         shapes = (axis_of(name, axis) for name in self._special for axis in (0, 1))
         self.table = [
-            *self.pointers, *COUNTS, UNITS_SHARED, *STEPS, *self.letters, *self.scratch, *shapes,
+            *self.pointers, *COUNTS, UNITS_SHARED, *CHUNKS, *STEPS, *self.letters, *self.scratch,
+            *shapes,
         ]  # fmt: skip
 
     def _makes_outputs_early(self) -> bool:
@@ -123,7 +122,8 @@ class WholeText:
     @property
     def _special(self) -> tuple[str, ...]:
         """The arrays whose shapes are no sums of sizes; both axes stand in the table."""
-        return *self.packed, *self.tiles, *([ROOMS] if self.operands else [])
+        ones = [ONES] if self.layout.schedule.sums else []
+        return *self.packed, *self.tiles, *ones, *([ROOMS] if self.operands else [])
 
     def shape(self, name: str, extent: Extent) -> tuple[int, ...]:
         """The shape of one of its arrays."""
@@ -141,15 +141,40 @@ class WholeText:
             strip = room_for_strip(max(shape_of((*self.operands,), extent)), extent.dtype)
             block = room_for_block(extent.steps.rows) if self.program.adjoint else 0
             return extent.sharing.threads, strip + block
+        if name == ONES:
+            return 1, max(self._rows_at_once(extent), extent.sharing.threads)
+        rows, *columns = self.axes[name]
+        if rows == HERE:
+            return self._rows_at_once(extent), *shape_of((*columns,), extent)
         return shape_of(self.axes[name], extent)
 
+    def chunks(self, extent: Extent) -> Chunks:
+        """How the steps are cut."""
+        steps, sharing = extent.steps, extent.sharing
+        if sharing.pipelined:
+            return PIPELINE
+        weights = sum(prod(shape_of(self.axes[name], extent)) for name in self.totals.values())
+        near = weights * extent.dtype.itemsize <= sharing.threads * SECOND_CACHE
+        rows = FEW if self.program.adjoint and near else MANY
+        return even_chunks(steps.length, steps.batch, rows)
+
+    def _rows_at_once(self, extent: Extent) -> int:
+        """How many rows of all steps arrays have that nobody else knows: those of a chunk."""
+        steps = extent.steps
+        if extent.sharing.pipelined:  # chunks overtake each other
+            return steps.rows
+        return min(steps.rows, self.chunks(extent).first * steps.batch)
+
     def numbers(self, extent: Extent) -> dict[str, int]:
-        """The numbers of its table that only it knows: how many units groups have."""
+        """The numbers of its table that only it knows: of chunks, and the units of groups."""
+        chunks = self.chunks(extent)
+        known = (chunks.count(extent.steps.length), *chunks)
         widths = {
             width_of(letter): lanes(extent.dtype) * self._vectors(letter, extent)
             for letter in self.layout.vectors
         }
-        return {UNITS_SHARED: int(extent.sharing.shares > 1), **widths}
+        shared = {UNITS_SHARED: int(extent.sharing.shares > 1)}
+        return {**shared, **dict(zip(CHUNKS, known, strict=True)), **widths}
 
     def _vectors(self, letter: str, extent: Extent) -> int:
         return self.layout.vectors_of_group(
@@ -165,7 +190,7 @@ class WholeText:
         yield "        if share < shares:"
         yield from (f"            {line}" for line in self._names())
         yield "            mode = flush_denormals()"
-        yield from (f"            {line}" for line in self.body)
+        yield from (f"            {line}" for line in self._chunks())
         yield "            restore_mode(mode)"
         yield "        table = table_behind(table)"
 
@@ -175,36 +200,49 @@ class WholeText:
         yield f"reverse = table[{REVERSE}] != 0"
         yield f"threads = table[{SHARES}]"
         yield f"cuts = vector_at(table, {CUTS}, np.int64)"
-        for name in (*COUNTS, UNITS_SHARED, *self.letters):
+        for name in (*COUNTS, UNITS_SHARED, *CHUNKS, *self.letters):
             yield f"{name} = table[{place[name]}]"
         for name in STEPS:
             shape = written_shape((BATCH if name == "lengths" else LENGTH,))
             yield f"{name} = array_at(table[{place[name]}], {shape}, np.int64)"
         for name, axes in self.axes.items():
-            yield f"{name} = array_at(table[{place[name]}], {written_shape(axes)}, real)"
+            if axes[0] != HERE:
+                yield f"{name} = array_at(table[{place[name]}], {written_shape(axes)}, real)"
         for name in self._special:
             sizes = ", ".join(f"table[{place[axis_of(name, axis)]}]" for axis in (0, 1))
             yield f"{name} = array_at(table[{place[name]}], ({sizes}), real)"
         if self.operands:
-            yield f"room = {_window(ROOMS, 'thread, thread + 1', f'0, {ROOMS}.shape[1]')}"
+            yield f"room = {window(ROOMS, 'thread, thread + 1', f'0, {ROOMS}.shape[1]')}"
 
-    def _body(self) -> Iterator[str]:
-        """Task after task; where there is a pipeline, each comes again for each chunk of steps."""
-        tasks = dict(self._tasks())
-        first, last = min(tasks), max(tasks) + 1
-        between = f"np.int64({first}), np.int64({last})"
-        yield f"task, chunk = next_task(table, thread, np.int64(-1), {between})"
+    def _names_here(self) -> Iterator[str]:
+        """What holds rows of a chunk only is numbered as if it held those of all steps."""
+        place = {name: number for number, name in enumerate(self.table, FIRST)}
+        yield f"row_here = 0 if table[{PIPELINED}] else begin"
+        for name, axes in self.axes.items():
+            if axes[0] == HERE:
+                shape = written_shape(axes)
+                yield f"{name} = rows_at(table[{place[name]}], row_here, {shape}, real)"
+
+    def _chunks(self) -> Iterator[str]:
+        """Chunk by chunk of steps, task after task; see `tasks`."""
+        first, last = min(self.tasks), max(self.tasks) + 1
+        between = f"np.int64({first}), np.int64({last}), chunks"
+        yield f"task, chunk = next_task(table, thread, np.int64(-1), np.int64(0), {between})"
         yield f"while task < {last}:"
-        yield f"    turn, until = turns_of(table, chunk, {LENGTH})"
+        if first == BEFORE:  # who is behind reads what the chunk before has left
+            yield f"    if task == {first} and not table[{PIPELINED}]:"
+            yield f"        {MEET}"
+        yield f"    turn, until = turns_of(chunk, first_turns, turns_each, {LENGTH})"
         back, onwards = f"({LENGTH} - until, {LENGTH} - turn)", "(turn, until)"
         if self.program.adjoint:
             back, onwards = onwards, back
         yield f"    step, stop = {back} if reverse else {onwards}"
         yield "    begin, end = rows_of(step, stop, active, offset)"
+        yield from (f"    {line}" for line in self._names_here())
         for task in range(first, last):
             yield f"    {'if' if task == first else 'elif'} task == {task}:  # {TITLES[task]}"
-            yield from (f"        {line}" for line in tasks.get(task, ["pass"]))
-        yield f"    task, chunk = next_task(table, thread, task, {between})"
+            yield from (f"        {line}" for line in self.tasks.get(task, ["pass"]))
+        yield f"    task, chunk = next_task(table, thread, task, chunk, {between})"
 
     def _tasks(self) -> Iterator[tuple[int, list[str]]]:
         """What there is to do: the number of each task and its text."""
@@ -230,11 +268,10 @@ class WholeText:
             yield f"    set_all({state}, 0.0)"
         for received, buffer in self.layout.pending.items():  # for rows that begin late
             yield f"copy({self.layout.states[received]}, {buffer})"
-        for sums in self.layout.row_sums.values():
+        for sums in self.layout.loop_sums.values():
             yield f"set_all({sums}, 0.0)"
         if self.layout.schedule.sums:
-            self.axes["ones"] = (ONE_ROW, ALL_ROWS)
-            yield "set_all(ones, 1.0)"
+            yield f"set_all({ONES}, 1.0)"
 
     def _section(self, section: int) -> Iterator[str]:
         word = "before" if section == BEFORE else "after"
@@ -259,7 +296,9 @@ class WholeText:
         yield from (f"        {line}" for line in self._start())
         for packed, product in self.packed.items():
             yield from (f"    {line}" for line in self._packing(packed, product))
-        yield f"    {MEET}"
+        yield MEET
+        if self.infers:
+            yield f"table[{FILLED}] = 1"
         yield f"if {UNITS_SHARED}:"
         yield "    start, stride, of_units, sharing = 0, 1, share, shares"
         yield "else:"
@@ -275,197 +314,22 @@ class WholeText:
         yield from (f"    {argument}," for argument in self.functions[name].arguments)
         yield ")"
 
-    def _there(self, array: str) -> str:
-        """Whether the caller has given an array."""
-        return f"table[{FIRST + self.pointers.index(array)}] != 0"
-
-    def _if_any(self, arrays: Sequence[str], lines: Iterable[str]) -> Iterator[str]:
-        yield f"if {' or '.join(map(self._there, arrays))}:"
-        yield from (f"    {line}" for line in lines)
-
-    # products
-
-    def _product(self, product: Product) -> Iterator[str]:
-        """A product outside of the loop: some columns of `a @ b.T`, or some rows of `a @ b`."""
-        slab, position = self._found(product.operands)
-        out = self.layout.results[product]
-        rows, columns = self._matrix(product)
-        start: list[str] = []
-        self.operands.append(rows)
-        if product.operation == "matmul":
-            a = self._columns(product.operands)
-            for family, above, width, heights in self._stretches(product.blocks):
-                yield f"first, last = share_of({written_sum(heights)}, share, shares, LANES)"
-                weights = _window(family, _share(above), f"0, {width}")
-                here = _window(out, "begin, end", _share(start))
-                yield f"product({a}, {weights}.T, {here}, {WRITES}, room)"
-                start += heights
-            return
-        yield "first, last = share_of(end - begin, share, shares, 1)"
-        before = self.layout.columns_before(slab, position)
-        rows_here = "begin + first, begin + last"
-        here = _window(out, rows_here, f"0, {written_sum(columns)}")
-        for number, found in enumerate(self._stretches(product.blocks)):
-            family, above, width, heights = found
-            operand = _window(slab, rows_here, _behind([*before, *start], heights))
-            weights = _window(family, _behind(above, heights), f"0, {width}")
-            adds = ADDS if number else WRITES
-            yield f"product({operand}, {weights}, {here}, {adds}, room)"
-            start += heights
-
-    def _packing(self, packed: str, product: Product) -> Iterator[str]:
-        yield f"# {product}"
-        mark = ".T" if product.operation == "matmul" else ""
-        blocks, letter = len(product.results), self.program.sizes[product.results[0]]
-        width = width_of(letter)
-        how = f"{blocks}, {width} // LANES, {packed}, first, last"
-        # Each thread packs the groups that it will read, if threads share the units.
-        panels = f"{blocks} * {width} // ({PANEL} * LANES)"
-        stretches = list(self._stretches(product.blocks))
-        if len(stretches) == 1:
-            ((family, above, columns, heights),) = stretches
-            weights = _window(family, _behind(above, heights), f"0, {columns}")
-        else:
-            weights, start = f"stacked_{packed.removeprefix('packed_')}", list[str]()
-            matrix = self._matrix(product)
-            self.axes[weights] = matrix[::-1] if mark else matrix
-            yield "if share == 0:"
-            for family, above, columns, heights in stretches:
-                given = _window(family, _behind(above, heights), f"0, {columns}")
-                stacked = _window(weights, _behind(start, heights), f"0, {columns}")
-                yield f"    copy({given}, {stacked})"
-                start += heights
-            yield MEET
-        yield f"groups = groups_of({letter}_size, share, shares, {width})"
-        yield f"first, last = groups[0] * ({panels}), groups[1] * ({panels})"
-        yield f"fill({weights}{mark}, {how})"
-
-    def _matrix(self, product: Product) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The sizes of a product's matrix as it is multiplied: (operand, result)."""
-        heights = tuple(self._heights(product.blocks))
-        widths = self.program.shapes[product.blocks[0]][1:]
-        return (widths, heights) if product.operation == "matmul" else (heights, widths)
-
-    def _heights(self, blocks: Iterable[str]) -> list[str]:
-        return [self.program.shapes[block][0] for block in blocks]
-
-    def _stretches(self, blocks: Sequence[str]) -> Iterator[tuple[str, list[str], str, list[str]]]:
-        """Matrices of parameters that lie one below the other.
-
-        Of each the array of its family, the heights of what stands above it there, how many columns
-        it has, and the heights of its blocks.
-        """
-        for together in lying_together(self.program, blocks):
-            family = self.families[together[0].split(".")[0]]
-            width = written_sum(self.program.shapes[together[0]][1:])
-            yield family, self._rows_above(together), width, self._heights(together)
-
-    def _rows_above(self, blocks: Sequence[str]) -> list[str]:
-        """The heights of what stands above some blocks in their family."""
-        members = self.program.families[blocks[0].split(".")[0]]
-        return self._heights(members[: members.index(blocks[0])])
-
-    def _found(self, values: tuple[str, ...]) -> tuple[str, int]:
-        found = self.layout.find(values, steps=True)
-        assert found is not None, f"{values} lie nowhere side by side"
-        return found
-
-    def _columns(self, values: tuple[str, ...]) -> str:
-        """Values of all steps, or of a chunk of them, side by side."""
-        slab, position = self._found(values)
-        before = self.layout.columns_before(slab, position)
-        here = _behind(before, [self.program.sizes[value] for value in values])
-        return _window(slab, "begin, end", here)
-
-    # gradients of parameters
-
-    def _gradients(self) -> Iterator[str]:
-        started: set[str] = set()
-        yield MEET
-        for outer in self.layout.schedule.outers:
-            yield f"# {outer}"
-            for family, lines in self._outer(outer, started):
-                yield from self._if_any([self.totals[family]], lines)
-        for totals in sums_together(self.layout):
-            yield f"# {', '.join(f'd{total.parameter}' for total in totals)}"
-            blocks = [total.parameter for total in totals]
-            adds = bool(started.intersection(blocks))
-            started.update(blocks)
-            yield from self._sum(totals, blocks, adds)
-        for family, members in self.program.families.items():
-            for block in (block for block in members if block not in started):
-                array = self.totals[family]
-                rows = _behind(self._rows_above([block]), self._heights([block]))
-                width = written_sum(self.program.shapes[block][1:])
-                place = ("0, 1", rows) if self._is_vector(family) else (rows, f"0, {width}")
-                condition = f"if turn == 0 and share == 0 and {self._there(array)}:"
-                yield from (condition, f"    set_all({_window(array, *place)}, 0.0)")
-
-    def _outer(self, outer: Outer, started: set[str]) -> Iterator[tuple[str, list[str]]]:
-        """Σ vectors ⊗ operand: family → what adds its blocks' part up."""
-        self.operands.append(ALL_ROWS)
-        slab, position = self._found(outer.vectors)
-        before = [*self.layout.columns_before(slab, position)]
-        operand = self._columns((outer.operand,))
-        width = f"0, {written_sum([self.program.sizes[outer.operand]])}"
-        for together in lying_together(self.program, outer.blocks):
-            fresh = started.isdisjoint(together)
-            for blocks in [together] if fresh else [(block,) for block in together]:
-                adds = not started.isdisjoint(blocks)
-                sums = ADDS if adds else "turn > 0"
-                heights = self._heights(blocks)
-                family = blocks[0].split(".")[0]
-                vectors = f"{_window(slab, 'begin, end', _share(before))}.T"
-                here = _window(self.totals[family], _share(self._rows_above(blocks)), width)
-                yield (
-                    family,
-                    [
-                        *([MEET] if adds else []),  # shares of these rows were others
-                        f"first, last = share_of({written_sum(heights)}, share, shares, 1)",
-                        f"product({vectors}, {operand}, {here}, {sums}, room)",
-                    ],
-                )
-                started.update(blocks)
-                before += heights
-
-    def _sum(self, totals: Sequence[Total], blocks: Sequence[str], adds: bool) -> Iterator[str]:
-        """Σ vectors, of totals whose vectors and parameters lie side by side."""
-        self.operands.append(ALL_ROWS)
-        array, heights = self.totals[blocks[0].split(".")[0]], self._heights(blocks)
-        here = _window(array, "0, 1", _share(self._rows_above(blocks)))
-        if totals[0] in self.layout.row_sums:
-            ones = _window("ones", "0, 1", f"0, {BATCH}")
-            vectors = _window(self.layout.row_sums[totals[0]], f"0, {BATCH}", "first, last")
-            begun = WRITES
-        else:
-            slab, position = self._found(tuple(total.factors[0] for total in totals))
-            before = self.layout.columns_before(slab, position)
-            ones = _window("ones", "0, 1", "0, end - begin")
-            vectors = _window(slab, "begin, end", _share(before))
-            begun = "turn > 0"
-        lines = [
-            *([MEET] if adds else []),
-            f"first, last = share_of({written_sum(heights)}, share, shares, LANES)",
-            f"product({ones}, {vectors}, {here}, {ADDS if adds else begun}, room)",
-        ]
-        if totals[0] in self.layout.row_sums:  # which the loop has added up when it has ended
-            lines = [f"if until == {LENGTH}:", *(f"    {line}" for line in lines)]
-        yield from self._if_any([array], lines)
-
     # arrays
 
     def _axes(self) -> Iterator[tuple[str, tuple[Axis, ...]]]:
         program, layout = self.program, self.layout
+        known = {*layout.inputs, *layout.outputs}
         for name, slab in layout.slabs.items():
             if slab.tile:
                 continue
             states = [state for state, buffer in layout.pending.items() if buffer == name]
             columns = tuple(program.sizes[value] for value in (slab.values or states))
-            yield name, (ALL_ROWS if slab.steps else THREADS if slab.scratch else BATCH, columns)
+            rows = ALL_ROWS if name in known else HERE if slab.steps else BATCH
+            yield name, (THREADS if slab.scratch else rows, columns)
             if name in self.given:
                 yield self.given[name], (BATCH, columns)
-        for total, sums in layout.row_sums.items():
-            yield sums, (BATCH, (program.shapes[total.parameter][0],))
+        for total, sums in layout.loop_sums.items():
+            yield sums, (THREADS, (program.shapes[total.parameter][0],))
         for family, array in self.families.items():
             blocks = program.families[family]
             stacked = tuple(self._heights(blocks))
@@ -474,22 +338,3 @@ class WholeText:
             if family in self.totals:
                 vector = self._is_vector(family)
                 yield self.totals[family], (ONE_ROW, stacked) if vector else (stacked, *widths)
-
-    def _is_vector(self, family: str) -> bool:
-        return len(self.program.shapes[self.program.families[family][0]]) == 1
-
-
-def _window(array: str, rows: str, columns: str) -> str:
-    """Some rows and columns of an array: `first, last` of both."""
-    return f"window({array}, {rows}, {columns})"
-
-
-def _behind(before: Sequence[str], here: Sequence[str]) -> str:
-    """From the end of some sizes on, those that follow."""
-    return f"{written_sum([*before])}, {written_sum([*before, *here])}"
-
-
-def _share(before: Sequence[str]) -> str:
-    """From the end of some sizes on, a thread's share."""
-    left = written_sum([*before])
-    return f"{left} + first, {left} + last"
