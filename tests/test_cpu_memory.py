@@ -58,6 +58,20 @@ def test_only_so_much_memory_is_kept(monkeypatch):
     assert sum(memory._sizes()) <= 5 << 20
 
 
+def test_what_was_used_longest_ago_makes_room(monkeypatch):
+    monkeypatch.setattr(memory, "_left", {})
+    monkeypatch.setattr(memory, "LIMIT", 5 << 20)
+    memory.empty((512, 2048), F4)  # 4 MB, left at once
+    places = [array.__array_interface__["data"][0] for array in (memory.empty(LARGE, F4),)]
+    gc.collect()
+    assert memory.empty(LARGE, F4).__array_interface__["data"][0] in places
+    gc.collect()
+    assert [size >> 20 for size in memory._left] == [2]
+    memory.empty((2048, 2048), F4)  # 16 MB: more than is kept
+    gc.collect()
+    assert [size >> 20 for size in memory._left] == [2]
+
+
 def test_python_ends_in_silence():
     """Though arrays that a compiled function's globals hold are left when names are gone."""
     code = """if True:

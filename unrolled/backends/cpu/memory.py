@@ -28,7 +28,8 @@ class _Block:
         self.address = self._memory.ctypes.data + -self._memory.ctypes.data % LINE
 
 
-_left: dict[int, list[_Block]] = {}  # size → blocks that no array uses any more
+# Size → blocks that no array uses any more; the size that was left last stands last.
+_left: dict[int, list[_Block]] = {}
 
 
 class _Lease:
@@ -53,9 +54,15 @@ class _Lease:
 
 
 def _leave(block: _Block) -> None:
-    """No array uses a block any more."""
-    if block.size + sum(_sizes()) <= LIMIT:
-        _left.setdefault(block.size, []).append(block)
+    """No array uses a block any more. Of too much memory, what was used longest ago goes."""
+    if block.size > LIMIT:
+        return
+    # Arrays may end in any thread, in the midst of this: at worst a block is not kept.
+    _left[block.size] = [*_left.pop(block.size, []), block]
+    while sum(_sizes()) > LIMIT:
+        for oldest in list(_left)[:1]:
+            if blocks := _left.pop(oldest, [])[1:]:
+                _left[oldest] = blocks
 
 
 def _sizes() -> Iterator[int]:
