@@ -216,7 +216,8 @@ def test_the_kernel_says_what_the_tasks_are():
 
 @pytest.mark.parametrize("length", [0, 1, 2, 7, 8, 9, 31, 32, 33, 64, 65, 200])
 def test_chunks_are_all_steps_one_after_the_other(length):
-    even = [even_chunks(length, batch, rows) for batch in (0, 1, 3, 50) for rows in (6, 512)]
+    even = [even_chunks(length, rows, 512) for rows in (0, length, 3 * length, 50 * length)]
+    even += [even_chunks(length, rows, 6) for rows in (0, length, 3 * length, 50 * length)]
     for chunks in (PIPELINE, *even):
         found = [turns_of(chunk, *chunks, length) for chunk in range(chunks.count(length))]
         assert found[0][0] == 0
@@ -227,7 +228,7 @@ def test_chunks_are_all_steps_one_after_the_other(length):
 
 
 def test_chunks_have_about_so_many_rows():
-    assert even_chunks(150, 16, 512) == Chunks(30, 30)
-    assert even_chunks(35, 20, 512) == Chunks(36, 36)  # the half of them would be too few
-    assert even_chunks(28, 128, 512) == Chunks(4, 4)
-    assert even_chunks(5, 2000, 512) == Chunks(2, 2)
+    assert even_chunks(150, 150 * 16, 512) == Chunks(30, 30)
+    assert even_chunks(35, 35 * 20, 512) == Chunks(36, 36)  # the half of them would be too few
+    assert even_chunks(28, 28 * 128, 512) == Chunks(4, 4)
+    assert even_chunks(5, 5 * 2000, 512) == Chunks(2, 2)

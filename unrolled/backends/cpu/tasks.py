@@ -51,9 +51,15 @@ PIPELINE = Chunks(8, 32)
 FEW, MANY = 512, 2048
 
 
-def even_chunks(length: int, batch: int, rows: int) -> Chunks:
-    """Chunks of about so many rows of all steps, about equal."""
-    number = max(1, round(length * batch / rows))
+def even_chunks(length: int, rows: int, wanted: int) -> Chunks:
+    """Chunks of as many steps each, in the mean of about so many rows.
+
+    Args:
+        length: how many steps there are.
+        rows: of all steps.
+        wanted: how many of them a chunk should have.
+    """
+    number = max(1, round(rows / wanted))
     each = 2 * max(1, -(-length // (2 * number)))
     return Chunks(each, each)
 

@@ -156,7 +156,9 @@ class WholeText(ProductText):
         weights = sum(prod(shape_of(self.axes[name], extent)) for name in self.totals.values())
         near = weights * extent.dtype.itemsize <= sharing.threads * SECOND_CACHE
         rows = FEW if self.program.adjoint and near else MANY
-        return even_chunks(steps.length, steps.batch, rows)
+        if steps.rows < steps.length * steps.batch:
+            rows = steps.rows  # threads have the same work of ragged rows in all steps, not in some
+        return even_chunks(steps.length, steps.rows, max(1, rows))
 
     def _rows_at_once(self, extent: Extent) -> int:
         """How many rows of all steps arrays have that nobody else knows: those of a chunk."""
