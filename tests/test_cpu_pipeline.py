@@ -16,6 +16,7 @@ from random_cells import random_cells
 from unrolled import Cell, cells, layer_norm
 from unrolled.backends import reference
 from unrolled.backends.cpu import kernel_for, sharing
+from unrolled.backends.cpu.tables import Extent
 from unrolled.backends.cpu.tasks import PIPELINE, Chunks, even_chunks, turns_of
 from unrolled.backends.cpu.threads import run_together
 from unrolled.backends.steps import Steps
@@ -232,3 +233,13 @@ def test_chunks_have_about_so_many_rows():
     assert even_chunks(35, 35 * 20, 512) == Chunks(36, 36)  # the half of them would be too few
     assert even_chunks(28, 28 * 128, 512) == Chunks(4, 4)
     assert even_chunks(5, 5 * 2000, 512) == Chunks(2, 2)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_ragged_batch_is_a_single_chunk():
+    """Threads have the same work of its rows in all steps, not in some."""
+    text, sizes = kernel_for(cells.lstm.forward, np.dtype("float32")).whole, {"I": 3, "H": 4}
+    for steps, single in ((RAGGED, True), (Steps.dense(75, 3), False)):
+        sharing_of = sharing.share_out(steps, 100, True, 1)
+        chunks = text.chunks(Extent(sizes, steps, sharing_of, np.dtype("float32")))
+        assert (chunks.count(steps.length) == 1) == single

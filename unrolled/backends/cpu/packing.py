@@ -190,18 +190,9 @@ def _call_fill(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
     return context.get_dummy_value()
 
 
-def _fill_changed_result(
-    weights: Any,
-    blocks: Any,
-    vectors: Any,
-    packed: Any,
-    first: Any,
-    last: Any,
-    used: Any,
-    filled: Any,
-) -> Any:
-    index = types.intp
-    return signature(types.none, weights, index, index, packed, index, index, used, index)
+def _fill_changed_result(weights: Any, *others: Any) -> Any:
+    kinds = (kind if isinstance(kind, types.Array) else types.intp for kind in others)
+    return signature(types.none, weights, *kinds)
 
 
 def _call_fill_changed(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
