@@ -57,12 +57,17 @@ def _leave(block: _Block) -> None:
     """No array uses a block any more. Of too much memory, what was used longest ago goes."""
     if block.size > LIMIT:
         return
-    # Arrays may end in any thread, in the midst of this: at worst a block is not kept.
-    _left[block.size] = [*_left.pop(block.size, []), block]
+    # Arrays may end in any thread, in the midst of this: at worst a block is not kept. A list is
+    # never copied, or a block in it could be taken twice.
+    blocks = _left.pop(block.size, [])
+    blocks.append(block)
+    _left[block.size] = blocks
     while sum(_sizes()) > LIMIT:
-        for oldest in list(_left)[:1]:
-            if blocks := _left.pop(oldest, [])[1:]:
-                _left[oldest] = blocks
+        for size in list(_left)[:1]:
+            blocks = _left.pop(size, [])
+            del blocks[:1]
+            if blocks:
+                _left[size] = blocks
 
 
 def _sizes() -> Iterator[int]:
