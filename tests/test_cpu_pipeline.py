@@ -168,7 +168,9 @@ def test_both_directions_of_a_layer(threads, monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
 
 
-def test_one_row_of_enough_work_is_a_pipeline():
+def test_one_row_of_enough_work_is_a_pipeline(monkeypatch):
+    monkeypatch.setattr(sharing, "SHARED_WORK", 25_000)
+    monkeypatch.setattr(sharing, "SHARED_WORK_IN_TRAINING", 70_000)
     one, two = Steps.dense(1_000, 1), Steps.dense(1_000, 2)
     work, outside = 20_000, 16_000
     found = sharing.share_out(one, work, True, 8, outside)

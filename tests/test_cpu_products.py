@@ -1,14 +1,19 @@
 """The product of the time loop against NumPy, for every shape of tile and edge."""
 
+import itertools
+
 import numpy as np
 import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
+from unrolled import cells
 from unrolled.backends.cpu import memory, products, shared, vectors
-from unrolled.backends.cpu.packing import packed_shape
+from unrolled.backends.cpu.layout import Layout
+from unrolled.backends.cpu.packing import packed_shape, wide_group
 from unrolled.backends.cpu.products import TILE_ROWS, height, multiply, multiply_group
 from unrolled.backends.cpu.team import groups_of
+from unrolled.schedule import schedule
 
 compile_ = njit(nogil=True, error_model="numpy", fastmath={"contract"})
 DTYPES = (np.float32, np.float64)
@@ -192,3 +197,31 @@ def test_arrays_that_do_not_fit_are_refused():
     for wrong in (operand.astype(np.float32), np.ones((2, 8))[:, ::2]):
         with pytest.raises(TypingError, match="C-contiguous matrices of one dtype; found"):
             product(wrong, 0, 2, packed, 1, out, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("least", [1, 2])
+def test_no_share_of_a_row_multiplies_by_more_zeros_than_it_must(least, dtype):
+    """Of a group all vectors are multiplied, also those behind the last unit."""
+    lanes = vectors.lanes(dtype)
+
+    def most_of_a_share(count, shares, each):
+        groups = -(-count // each)
+        shared = [groups * (share + 1) // shares - groups * share // shares for share in shares_of]
+        return max(shared) * each
+
+    for count, shares in itertools.product(range(1, 41), (1, 2, 3)):
+        shares_of = range(shares)
+        each = wide_group(count * lanes - lanes // 2, least, shares, dtype)  # the last is half full
+        assert each % least == 0
+        assert most_of_a_share(count, shares, each) == min(
+            most_of_a_share(count, shares, other) for other in range(least, 9, least)
+        )
+    # Of those that are equal in this the widest: a row's instructions wait less then.
+    assert wide_group(16 * lanes, least, 2, dtype) == 8
+
+
+def test_many_rows_take_the_units_of_a_vector():
+    layout, dtype = Layout(schedule(cells.lstm.forward)), np.dtype(np.float32)
+    lanes = vectors.lanes(dtype)
+    assert [layout.vectors_of_group("H", 8 * lanes, dtype, rows) for rows in (1, 2, 3)] == [8, 8, 1]

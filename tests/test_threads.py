@@ -164,7 +164,8 @@ def test_both_directions_are_one_parallel_region(monkeypatch):
     assert len(tables) == 2
 
 
-def test_threads_share_a_step_only_as_far_as_each_has_work():
+def test_threads_share_a_step_only_as_far_as_each_has_work(monkeypatch):
+    monkeypatch.setattr(sharing, "SHARED_WORK", 25_000)
     few, many = Steps.dense(9, 1), Steps.dense(9, 64)
     for work, shares in ((1_000, 1), (60_000, 2), (260_000, 10), (4_000_000, 16)):
         found = sharing.share_out(few, work, True, 16)

@@ -20,11 +20,10 @@ from ...language.operations import REDUCTIONS
 from ...language.sizes import ONE
 from ...program import Instruction, Total
 from ...schedule import Product, Schedule
-from .vectors import lanes
+from .packing import wide_group
 
 BEFORE, LOOP, AFTER = range(3)
 GRADIENTS = 3  # of parameters: what follows the sections
-WIDE_GROUP = 4  # vectors of units that one or two rows take at once
 
 
 @dataclass(frozen=True)
@@ -175,14 +174,12 @@ class Layout:
         """How many vectors of units a group has, for so many units and rows.
 
         Of many rows the units of one vector are work enough to hide how long each instruction
-        waits for the one before it. One or two rows take more units at once, as long as every share
-        has some.
+        waits for the one before it.
         """
         least = self.vectors[letter]
         if letter not in self.growing or batch > 2:
             return least
-        most = min(WIDE_GROUP, size // (shares * lanes(dtype)))
-        return max(least, most // least * least)
+        return wide_group(size, least, shares, dtype)
 
     @property
     def shareable(self) -> bool:

@@ -30,6 +30,27 @@ from .vectors import (
 )
 
 PANEL = 2  # vectors in a panel: with six rows, 12 sums fill the 16 registers of AVX2
+WIDEST = 8  # vectors of units that a group of one or two rows has, for each block, at most
+
+
+def wide_group(size: int, least: int, shares: int, dtype: Any) -> int:
+    """How many vectors of units a group of one or two rows has, for each block.
+
+    As many as let no share multiply by more vectors than it must: groups are whole, with zeros
+    behind the last unit.
+
+    Args:
+        size: units of each block.
+        least: of which a group has some times as many.
+        shares: how many threads share the groups.
+        dtype: float32 or float64.
+    """
+    vectors = -(-size // lanes(dtype))
+
+    def most_of_a_share(each: int) -> int:
+        return -(-vectors // (each * shares)) * each
+
+    return min(range(least, WIDEST + 1, least), key=lambda each: (most_of_a_share(each), -each))
 
 
 def packed_shape(K: int, blocks: int, size: int, vectors: int, dtype: Any) -> tuple[int, int]:
