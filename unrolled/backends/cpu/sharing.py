@@ -27,17 +27,15 @@ THREAD_WORK = 1_000_000
 
 # Threads share the units of a step where each would have fewer rows of the batch than this, and as
 # many of them as have so many multiplications of each row. Two threads that meet, and read what the
-# other has written, take some 0.3 µs; on a Zen 5 0.1. Measured there with one to four rows (LSTM,
-# GRU, simple RNN; 32 to 256 units): to share takes 0.65 to 0.95 of the time from this work on, and
-# 1.0 to 1.5 at less.
+# other has written, take some 0.3 µs; 0.1 on a Zen 5, but 0.5 while a neighbour is loud.
 FEW_ROWS = 3
-SHARED_WORK = 12_500 if WIDE_ZEN else 25_000
+SHARED_WORK = 25_000
 
 # In training, if a pipeline is what they would otherwise be: it has twice as much to do beside the
-# loop as in inference. Measured for two threads: on a Zen 5 to share units takes 1.04 of the time
-# at 40 thousand multiplications a step, and 0.9 from 50 on; on a Xeon 1.1 to 1.27 at 50 to 100, as
-# long at 140, and 0.8 at 300.
-SHARED_WORK_IN_TRAINING = 25_000 if WIDE_ZEN else 70_000
+# loop as in inference. Measured (LSTM, GRU, simple RNN; 80 to 320 units): to share units takes 1.1
+# to 1.27 of the time at 50 to 100 thousand multiplications a step, as long at 140 thousand, and 0.8
+# at 300; in inference 0.8 to 1.0 at 50. On a Zen 5 it takes 0.88 to 0.92 at 55 to 130 thousand.
+SHARED_WORK_IN_TRAINING = SHARED_WORK if WIDE_ZEN else 70_000
 
 # They share them too, up to so many rows each, where the weights of the loop do not fit the second
 # cache. Measured at 2 MB of it and 20 or 64 rows (LSTM, GRU; 3 to 7 MB of weights): 0.84 to 0.96 of
