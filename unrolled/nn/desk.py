@@ -127,6 +127,9 @@ class Desk:
             rows (rows of all steps, I).
         how: whether it is one step; of ragged rows, their steps.
         threads: how many there are for it, from 1 on.
+
+    Attributes:
+        nbytes: the memory that it holds.
     """
 
     def __init__(self, stack: Stack, shape: torch.Size, how: bool | Steps, threads: int) -> None:
@@ -175,16 +178,9 @@ class Desk:
         largest = max(self.output.nbytes, self.kept.nbytes, *map(_largest_family, stack.directions))
         self.new = fresh.empty_like if largest >= memory.LARGE else empty_like
         self._passes: dict[str, list[_Pass]] = {}
-
-    @property
-    def nbytes(self) -> int:
-        """The memory that it holds."""
-        own = (
-            *(self.output, self.inner, self.kept),
-            *(*self.emitted, *self.states, *self.halves, *self.sides, *self.gradients),
-        )
-        tables = (one.table for passes in self._passes.values() for one in passes)
-        return sum(part.nbytes for part in own) + sum(table.nbytes for table in tables)
+        # What only says how tensors look is never written, so the system gives no memory for it.
+        own = self.inner, *self.halves, *self.sides, *self.gradients
+        self.nbytes = sum(part.nbytes for part in own)
 
     def _empty(self, *shape: int) -> Tensor:
         with torch.inference_mode(False):  # it serves outside of that mode, too
@@ -193,9 +189,9 @@ class Desk:
     def passes(self, kind: str) -> list[_Pass]:
         """Those of all directions: `"inference"`, `"training"` or `"adjoint"`."""
         if kind not in self._passes:  # compiled by the first call that it serves
-            self._passes[kind] = [
-                self._pass(direction, kind) for direction in self.stack.directions
-            ]
+            made = [self._pass(direction, kind) for direction in self.stack.directions]
+            self.nbytes += sum(one.table.nbytes for one in made)
+            self._passes[kind] = made
         return self._passes[kind]
 
     def _pass(self, direction: Direction, kind: str) -> _Pass:

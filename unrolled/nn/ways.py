@@ -87,15 +87,16 @@ class Ways(Drawing):
     ) -> Shortcut | None:
         """The short way for a dtype; None if no kernel serves it."""
         key = dtype, noisy, all_states
-        if key not in self._shortcuts and dtype in DTYPES:
+        way = self._shortcuts.get(key)
+        if way is None and dtype in DTYPES:
             cell, names = self._stored
             letters = cell.sizes.letters
             numbers = tuple(tuple(sizes[letter] for letter in letters) for sizes in self._sizes)
-            self._shortcuts[key] = shortcut_of(
+            way = self._shortcuts[key] = shortcut_of(
                 self.cell.text if noisy else cell.text, numbers, names, self.bidirectional,
                 self.backend, self.recompute, all_states, dtype,
             )  # fmt: skip
-        return self._shortcuts.get(key)
+        return way
 
     def _learned_state(self, x: Tensor, batch: tuple[int, ...]) -> State:
         """What the first step receives where no state is given; `batch` is () for one sequence."""

@@ -7,11 +7,9 @@ LIMIT = 1 << 26  # bytes that are kept at most
 
 
 class Lent(Protocol):
-    """Something to work with."""
+    """Something to work with, and the memory that it holds."""
 
-    @property
-    def nbytes(self) -> int:
-        """The memory that it holds."""
+    nbytes: int
 
 
 Thing = TypeVar("Thing", bound=Lent)

@@ -83,6 +83,7 @@ class Table:
             `pointers`.
         address: where it lies.
         threads: how many come to the call.
+        nbytes: the memory that it holds.
     """
 
     def __init__(self, function: TableFunction, extent: Extent, reverse: bool = False) -> None:
@@ -119,11 +120,7 @@ class Table:
         self.numbers[CUTS], self.numbers[CUTS + 1] = known["cuts"], len(sharing.cuts)
         self.address = ctypes.addressof(self.numbers)
         self.threads = sharing.threads
-
-    @property
-    def nbytes(self) -> int:
-        """The memory that it holds."""
-        return self._memory.nbytes
+        self.nbytes: int = self._memory.nbytes
 
     def begin(self, behind: "Table | None" = None) -> None:
         """Make the head ready for a team of threads, which goes on to another table if there is."""
