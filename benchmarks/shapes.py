@@ -134,9 +134,10 @@ def _compared(kind: str, shape: Shape, settings: Settings) -> Iterator[dict[str,
         x = pack_padded_sequence(x, shape.lengths)
     runs = _runs(ours, peer, x, settings.without)
     for name in PASSES:
-        difference = agreement(runs[name])
         probes = settings.machine.probes()
-        times = settings.turns.time({**runs[name], **probes})
+        with torch.set_grad_enabled(name == "training"):
+            difference = agreement(runs[name])
+            times = settings.turns.time({**runs[name], **probes})
         machine = settings.machine.at_the_time({who: times.pop(who).median for who in probes})
         limit = shape.limit(machine, KINDS[kind], name == "training")
         yield {
@@ -170,7 +171,7 @@ def _runs(
         if name in without:
             continue
         given = [data, *(ours if name == "ours" else peer).parameters()]
-        runs["inference"][name] = torch.no_grad()(forward)
+        runs["inference"][name] = forward
         runs["training"][name] = trained(forward, given, dy)
     if onnx := peers.onnx_runtime(peer, x):
         runs["inference"]["ONNX Runtime"] = onnx
