@@ -238,19 +238,18 @@ class Desk:
         Returns:
             The output, or every state; the last states and, with `keep`, what `backward` needs.
         """
-        width, each, every = self.stack.width, self.stack.families_each, self.stack.all_states
+        stack, new = self.stack, self.new
+        width, each, every = stack.width, stack.families_each, stack.all_states
         x, given_at = x.contiguous(), self.nothing
         if states:
             states = [part.contiguous() for part in states]
-            given_at = [part.data_ptr() for part in states]
-        noises_at = [noise.data_ptr() for noise in beside.noises]
-        new = self.new
-        emitted, last = [new(like) for like in self.emitted], [new(like) for like in self.states]
+            given_at = [*map(_address, states)]
+        emitted, last = [*map(new, self.emitted)], [*map(new, self.states)]
         kept = new(self.kept) if keep else None
         inner_at = self.inner_at if kept is None else kept.data_ptr()
-        emitted_at = [part.data_ptr() for part in emitted]
-        last_at = [part.data_ptr() for part in last]
-        families_at = [family.data_ptr() for family in families]
+        emitted_at, last_at = [*map(_address, emitted)], [*map(_address, last)]
+        families_at = [*map(_address, families)]
+        noises_at = [*map(_address, beside.noises)]
         below = x.data_ptr()
         passes = self.passes("training" if keep else "inference")
         for number, (write, numbers, call, address, _, kernel) in enumerate(passes):
@@ -393,6 +392,9 @@ class Desk:
             if above is not None:
                 parts[0].add_(above.chunk(width, -1)[side])
         return [side.data_ptr() for side in self.sides]
+
+
+_address = Tensor.data_ptr
 
 
 def _of(number: int, all_at: list[int], spans: list[int]) -> list[int]:
