@@ -13,7 +13,7 @@ import unrolled
 from unrolled import cells, nn
 from unrolled.backends.cpu import lending, live
 from unrolled.errors import BackendError, InputError
-from unrolled.nn import desk
+from unrolled.nn import desk, short
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}
 CELLS = {
@@ -168,15 +168,18 @@ def test_many_rows_stream_too():
     assert_same(streamed(layer, x), layer(x))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @torch.no_grad()
-def test_one_step_of_many_rows_is_a_whole_pass(monkeypatch):
-    """By packed weights, on as many threads as it is worth."""
-    layer, streams = nn.GRU(7, 9).double(), []
+def test_one_step_of_many_rows_is_a_whole_pass(threads, monkeypatch):
+    """By packed weights, and on several threads of fewer rows."""
+    monkeypatch.setattr(short, "worth", lambda *_: threads)
+    monkeypatch.setenv("UNROLLED_THREADS", str(threads))
+    layer, streams, most = nn.GRU(7, 9).double(), [], desk.ROWS // threads
     of = desk.live_kernel_for
     monkeypatch.setattr(desk, "live_kernel_for", lambda *a: (streams.append(a), of(*a))[1])
-    layer.step(torch.randn(desk.ROWS + 1, 7, dtype=torch.float64))
+    layer.step(torch.randn(most + 1, 7, dtype=torch.float64))
     assert not streams
-    layer.step(torch.randn(desk.ROWS, 7, dtype=torch.float64))
+    layer.step(torch.randn(most, 7, dtype=torch.float64))
     assert len(streams) == 1
 
 
