@@ -30,9 +30,10 @@ from . import fresh
 from .direction import Direction
 from .fresh import DTYPES
 
-# So many rows of one step, times the threads that they are worth, read weights where they lie at most.
-# More are quicker with packed weights. Measured on a Zen 5 (LSTM, GRU, simple RNN; 64 to 512 units):
-# by one thread as long at 8 to 16 rows, by two at 4 to 6 where two are of use, 0.4 of the time at 64.
+# Rows of one step that read weights where they lie, at most, times the threads that they are worth.
+# More are quicker with packed weights. Measured on a Zen 5 (LSTM, GRU, simple RNN; 64 to 512
+# units): by one thread as long at 8 to 16 rows, by two at 4 to 6 where two are of use, and 0.4 of
+# the time at 64.
 ROWS = 8
 
 
