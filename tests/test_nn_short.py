@@ -449,3 +449,15 @@ def test_mixed_dtypes_get_a_sentence():
     layer.weight_hh_l0.data = layer.weight_hh_l0.data.double()
     with pytest.raises(unrolled.errors.InputError, match="float64"):
         layer(torch.randn(6, 2, 3))
+
+
+@torch.no_grad()
+def test_a_desk_holds_the_memory_of_its_tables():
+    layer = nn.Recurrent(cells.lstm, 3, 17, num_layers=2)
+    layer(torch.randn(4, 2, 3))
+    (way,) = layer._shortcuts.values()
+    ((desk,),) = way.desks.free.values()
+    before = desk.nbytes
+    assert before >= sum(one.table.nbytes for one in desk.passes("inference")) > 0
+    adjoint = sum(one.table.nbytes for one in desk.passes("adjoint"))  # made now
+    assert desk.nbytes == before + adjoint > before

@@ -170,6 +170,9 @@ def test_threads_share_a_step_only_as_far_as_each_has_work(monkeypatch):
     for work, shares in ((1_000, 1), (60_000, 2), (260_000, 10), (4_000_000, 16)):
         found = sharing.share_out(few, work, True, 16)
         assert (found.shares, found.threads, found.parts) == (shares, shares, 1)
+    # More rows are no reason: each thread could take some of them.
+    assert sharing.share_out(Steps.dense(9, 4), 49_000, True, 2).shares == 1
+    assert sharing.share_out(Steps.dense(9, 4), 50_000, True, 2).shares == 2
     found = sharing.share_out(few, 4_000_000, False, 16)  # units that cannot be shared
     assert (found.shares, found.threads, found.parts) == (1, 1, 1)
     found = sharing.share_out(many, 4_000_000, False, 16)

@@ -36,6 +36,8 @@ from .fresh import DTYPES
 # the time at 64.
 ROWS = 8
 
+_address = Tensor.data_ptr
+
 
 class Beside(NamedTuple):
     """What a call is given beside its input, states and parameters; no gradient reaches it.
@@ -338,13 +340,13 @@ class Desk:
             above = torch.zeros_like(self.output) if dy is None else dy.resolve_neg().contiguous()
         ends = [None if end is None else end.resolve_neg().contiguous() for end in dlast]
         ends_at = [0 if end is None else end.data_ptr() for end in ends]
-        noises_at = [noise.data_ptr() for noise in beside.noises]
+        noises_at = [*map(_address, beside.noises)]
         new = self.new
         begun = [new(like) for like in self.states] if wants_states else self.gradients
-        begun_at = [part.data_ptr() for part in begun]
+        begun_at = [*map(_address, begun)]
         dfamilies = [new(f) if want else None for f, want in zip(families, wanted)]  # noqa: B905
         dfamilies_at = [0 if d is None else d.data_ptr() for d in dfamilies]
-        families_at = [family.data_ptr() for family in families]
+        families_at = [*map(_address, families)]
         kept_at, passes = kept.data_ptr(), self.passes("adjoint")
         dx: Tensor | None = None
         for layer in range(self.top, -1, -1):
@@ -397,9 +399,6 @@ class Desk:
             if above is not None:
                 parts[0].add_(above.chunk(width, -1)[side])
         return [side.data_ptr() for side in self.sides]
-
-
-_address = Tensor.data_ptr
 
 
 def _of(number: int, all_at: list[int], spans: list[int]) -> list[int]:
