@@ -73,6 +73,13 @@ def further(builder: Builder, place: Any, numbers: Any) -> Any:
     return builder.gep(place, [numbers], source_etype=place.type.pointee, inbounds=True)
 
 
+def fetch_line(builder: Builder, place: Any) -> None:
+    """Ask for the line of the cache with this address, which need not be anybody's."""
+    flags = [ir.Constant(ir.IntType(32), flag) for flag in (0, 3, 1)]  # to read, near, data
+    place = builder.bitcast(place, ir.IntType(8).as_pointer())
+    intrinsic(builder, "llvm.prefetch.p0", [place, *flags], ir.VoidType())
+
+
 class Value:
     """A number or a vector, floating or whole, with arithmetic that writes instructions."""
 

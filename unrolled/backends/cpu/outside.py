@@ -22,7 +22,7 @@ from numba import njit
 from numba.core import cgutils, errors, types
 from numba.core.typing import signature
 
-from .emission import Matrix, Value, filled, further, spread
+from .emission import Matrix, Value, fetch_line, filled, further, spread
 from .packing import turned
 from .shared import Shared, matrices_of
 from .vectors import (
@@ -38,8 +38,11 @@ from .vectors import (
 
 STRIP = 4  # vectors of columns in a strip
 UNITS = 512  # of the operands at once: a strip of them is 128 KB, and stays in the second cache
-# Where blocks of `a` are laid, rows of a block, and units of the operands at once: 384 KB.
-BLOCK_ROWS, BLOCK_UNITS = 384, 256
+# Where blocks of `a` are laid, rows of a block, and units of the operands at once: 384 KB in the
+# second cache, beside which a strip takes 32 KB, and stays in the first.
+BLOCK_ROWS, BLOCK_UNITS = 768, 128
+# So many rows before a row is copied, it is fetched.
+_AHEAD = 4
 # What is not read often enough stays where it is: strips for fewer rows, blocks for fewer units.
 _FEW_ROWS, _FEW_UNITS = 32, 65
 
@@ -103,9 +106,10 @@ class _Writer:
         return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
 
     @contextmanager
-    def starts(self, stop: Any, step: Any) -> Iterator[Any]:
-        """Write a loop from 0 on in steps."""
-        with cgutils.for_range_slice(self.builder, self.whole(0), stop, step, inc=True) as (i, _):
+    def starts(self, stop: Any, step: Any, start: Any = None) -> Iterator[Any]:
+        """Write a loop in steps, by default from 0 on."""
+        start = self.whole(0) if start is None else start
+        with cgutils.for_range_slice(self.builder, start, stop, step, inc=True) as (i, _):
             yield i
 
     @contextmanager
@@ -195,11 +199,29 @@ class _Product(_Writer):
 
     def copy(self, given: Matrix, rows: Any, columns: Any, laid: Matrix) -> None:
         """Copy rows, which are contiguous."""
-        builder, whole = self.builder, self.whole(self.lanes)
-        with self.starts(rows, self.whole(1)) as row, self.starts(columns, whole) as column:
-            lanes = first_lanes(builder, self.vector, builder.sub(columns, column))
-            vector = self.load(self.vector_at(given.at(builder, row, column)), lanes)
-            self.store(vector, self.vector_at(laid.at(builder, row, column)), lanes)
+        builder = self.builder
+        with self.starts(rows, self.whole(1)) as row:
+            here, there = (self.within(matrix, row, self.whole(0)) for matrix in (given, laid))
+            last = builder.sub(rows, self.whole(1))
+            ahead = self.least(builder.add(row, self.whole(_AHEAD)), last)
+            later = self.within(given, ahead, self.whole(0))
+            column = self.whole(0)
+            with self.blocks(column, columns, STRIP * self.lanes) as (first, column):
+                for number in range(STRIP):
+                    at = builder.add(first, self.whole(number * self.lanes))
+                    fetch_line(builder, later.at(builder, self.whole(0), at))
+                    self.move(here, there, at, None)
+            with self.starts(columns, self.whole(self.lanes), column) as at:
+                lanes = first_lanes(builder, self.vector, builder.sub(columns, at))
+                self.move(here, there, at, lanes)
+
+    def move(self, given: Matrix, laid: Matrix, column: Any, mask: Any) -> None:
+        """Copy a vector of the first row."""
+        source, target = (
+            self.vector_at(matrix.at(self.builder, self.whole(0), column))
+            for matrix in (given, laid)
+        )
+        self.store(self.load(source, mask), target, mask)
 
     def turn(self, given: Matrix, rows: Any, columns: Any, laid: Matrix) -> None:
         """Copy rows, which are contiguous, to columns, square by square."""

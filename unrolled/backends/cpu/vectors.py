@@ -25,7 +25,7 @@ from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import register_model
 
-from .emission import Value, filled, intrinsic, spread, suffix
+from .emission import Value, fetch_line, filled, intrinsic, spread, suffix
 
 
 @functools.cache
@@ -201,10 +201,7 @@ def _fetch_result(array: Any, *index: Any) -> Any:
 
 def _fetch(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
     array, *index = arguments
-    place = _place(context, builder, sig.args[0], array, index)
-    flags = [ir.Constant(ir.IntType(32), flag) for flag in (0, 3, 1)]  # to read, near, data
-    place = builder.bitcast(place, ir.IntType(8).as_pointer())
-    intrinsic(builder, "llvm.prefetch.p0", [place, *flags], ir.VoidType())
+    fetch_line(builder, _place(context, builder, sig.args[0], array, index))
     return context.get_dummy_value()
 
 
