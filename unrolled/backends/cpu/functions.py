@@ -69,22 +69,32 @@ def _format(x: Value) -> _Format:
     return _FORMATS[x.width]
 
 
-def _series(x: Value, coefficients: list[float]) -> Value:
-    """The polynomial with these coefficients, the constant one first (Horner's rule)."""
-    total = x.constant(coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        total = total.times_plus(x, coefficient)
+def _series(x: Value, square: Value, coefficients: list[float]) -> Value:
+    """The polynomial with these coefficients, the constant one first, given x and x².
+
+    Pairs of terms know nothing of each other (Estrin 1960), so it waits half as long as by Horner's
+    rule, and multiplies as often.
+    """
+    even, odd = coefficients[::2], coefficients[1::2]
+    pairs = [x.times_plus(*pair) for pair in zip(odd, even, strict=False)]
+    total = pairs.pop() if len(even) == len(odd) else x.constant(even[-1])
+    for pair in reversed(pairs):
+        total = total.times_plus(square, pair)
     return total
 
 
-def _reduced(x: Value) -> tuple[Value, Value]:
-    """(n + magic, e^r - 1) with `x = n ln 2 + r`; the low bits of the first are those of n."""
+def _reduced(x: Value, factor: float = 1.0) -> tuple[Value, Value]:
+    """(n + magic, e^r - 1) with `factor * x = n ln 2 + r`; the low bits of the first are those of n.
+
+    The factor is a power of two, or minus one.
+    """
     form = _format(x)
-    shifted = x.times_plus(1 / math.log(2), form.magic)
+    shifted = x.times_plus(factor / math.log(2), form.magic)
     n = shifted - form.magic
-    r = n.times_plus(-form.ln2[1], n.times_plus(-form.ln2[0], x))
-    tail = _series(r, [1 / math.factorial(k + 2) for k in range(form.exponential)])
-    return shifted, (r * r).times_plus(tail, r)
+    r = n.times_plus(-form.ln2[1], n.times_plus(-form.ln2[0], x * factor))
+    square = r * r
+    tail = _series(r, square, [1 / math.factorial(k + 2) for k in range(form.exponential)])
+    return shifted, square.times_plus(tail, r)
 
 
 def _power_of_two(shifted: Value, plus: int = 0) -> Value:
@@ -106,22 +116,22 @@ def _exp(x: Value) -> Value:
 
 
 def _sigmoid(x: Value) -> Value:
-    """`1 / (1 + e^-x)`; for the largest e^-x infinity and 0 come out by themselves."""
+    """`1 / (1 + e^-x)`."""
     form = _format(x)
-    # e^-digits is too little to change 1.
-    shifted, rest = _reduced((-x).at_least(-form.digits).at_most(form.highest))
-    scale = _power_of_two(shifted, -1)  # twice that could be infinite where e^-x is not
-    return 1.0 / rest.times_plus(scale, scale).times_plus(2.0, 1.0)
+    # e^-digits is too little to change 1, and e^edge is beyond what 1 can be divided by.
+    shifted, rest = _reduced(x.at_least(-form.edge).at_most(form.digits), -1.0)
+    scale = _power_of_two(shifted)
+    result = 1.0 / rest.times_plus(scale, scale + 1.0)
+    return x.compare("<", math.log(2) - form.edge).choose(0.0, result)
 
 
 def _tanh(x: Value) -> Value:
     """With `m = e^(-2|x|) - 1`: `tanh |x| = -m / (2 + m)`, exact near 0 because m is."""
     form = _format(x)
-    size = x.call("fabs")
-    shifted, rest = _reduced((size * -2.0).at_least(-form.edge))
+    shifted, rest = _reduced(x.call("fabs").at_most(form.edge / 2), -2.0)
     scale = _power_of_two(shifted)
-    m = rest.times_plus(scale, scale - 1.0)
-    return (-m / (m + 2.0)).call("copysign", x)
+    m, m_and_two = (rest.times_plus(scale, scale + term) for term in (-1.0, 1.0))
+    return (m / m_and_two).call("copysign", x)
 
 
 def _log_near_one(f: Value) -> tuple[Value, Value]:
@@ -132,7 +142,7 @@ def _log_near_one(f: Value) -> tuple[Value, Value]:
     s = f / (f + 2.0)
     square = s * s
     terms = [2 / (2 * k + 3) for k in range(_format(f).logarithm)]
-    return f, s * (f - square * _series(square, terms))
+    return f, s * (f - square * _series(square, square * square, terms))
 
 
 def _log(x: Value) -> Value:
@@ -166,12 +176,12 @@ def _softplus(x: Value) -> Value:
 
 
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + e^-x), to 2.4 ulp; 0 where it is below the smallest normal number."""
+    """1 / (1 + e^-x), to 2.5 ulp; 0 where it is below the smallest normal number."""
     raise only_compiled("sigmoid")
 
 
 def tanh(x: Any) -> Any:
-    """The hyperbolic tangent, to 2.6 ulp; ±1 exactly where it rounds to that."""
+    """The hyperbolic tangent, to 2.2 ulp; ±1 exactly where it rounds to that."""
     raise only_compiled("tanh")
 
 
