@@ -43,6 +43,8 @@ TILE_ROWS = 11 if REGISTERS == 32 else 6
 # Measured on a Zen 5 with weights in the second cache: 237 GB/s in place of 205, and 0.88 of the
 # time of an LSTM of 192 or 256 units in inference; nothing is gained with fewer units or more.
 _ONE_BY_ONE = range(97, 601) if WIDE_ZEN else None
+# Of a single row, so many panels at once at most: what is read of the operand serves them all.
+_SINGLE_PANELS = 4 if REGISTERS == 32 else 2
 _WHOLE = ir.IntType(64)
 
 
@@ -83,7 +85,7 @@ class _Tile:
 
         It takes the operand's first row and how far apart rows are, the first panel and the numbers
         of one, the place in the result, how far apart its rows are and what belongs to two panels,
-        and how many columns the result has from there on, of the first panel and of the second.
+        how many columns the result has from there on, and how many fewer from one panel to the next.
         """
         name = f"tile_{self.rows}x{self.panels}_{suffix(self.vector)}"
         if name in module.globals:
@@ -113,14 +115,17 @@ class _Writer:
         out: Any,
         out_step: Any,
         hop: Any,
-        *left: Any,
+        left: Any,
+        fewer: Any,
     ) -> None:
-        self.tile, self.builder, self.left = tile, builder, left[: tile.panels]
+        self.tile, self.builder = tile, builder
         self.vector, self.number = tile.vector, tile.vector.element
         self.lanes = tile.vector.count
         self.width = PANEL * self.lanes
         self.size = 4 if isinstance(self.number, ir.FloatType) else 8
         self.units = builder.udiv(span, self.whole(self.width))
+        gone = (builder.mul(self.whole(number), fewer) for number in range(tile.panels))
+        self.left = [builder.sub(left, columns) for columns in gone]
         self.operands = self.rows(operand, operand_step, tile.rows)
         self.panels = self.rows(panel, span, tile.panels)
         self.outs = [
@@ -244,10 +249,7 @@ class _Panels:
         done.add_incoming(ir.Constant(_WHOLE, 0), before)
         builder.cbranch(builder.icmp_signed("<", done, self.count), body, after)
         builder.position_at_end(body)
-        two = builder.icmp_signed(">=", builder.sub(self.count, done), ir.Constant(_WHOLE, 2))
-        if _ONE_BY_ONE:
-            two = builder.and_(two, builder.not_(self._apart(span, _ONE_BY_ONE)))
-        taken = builder.select(two, ir.Constant(_WHOLE, 2), ir.Constant(_WHOLE, 1))
+        taken = self._taken(builder.sub(self.count, done))
         last = builder.sub(self.count, builder.add(done, taken))
         back = builder.icmp_signed("!=", self.back, ir.Constant(_WHOLE, 0))
         first = builder.select(back, last, done)
@@ -258,32 +260,48 @@ class _Panels:
         here = builder.gep(panel, [builder.mul(first, span)], inbounds=True)
         place = builder.gep(out, [column], inbounds=True)
         left = builder.select(together, builder.sub(self.left, column), self.left)
-        second = builder.select(together, builder.sub(left, width), left)
-        given = operand, operand_step, here, span, place, out_step, hop, left, second
+        fewer = builder.select(together, width, ir.Constant(_WHOLE, 0))
+        given = operand, operand_step, here, span, place, out_step, hop, left, fewer
         self._choose(given, taken)
         done.add_incoming(builder.add(done, taken), builder.block)
         builder.branch(head)
         builder.position_at_end(after)
 
-    def _apart(self, span: Any, units: range) -> Any:
-        """Whether it is a single row, and panels of so many numbers have so many units."""
+    def _taken(self, left: Any) -> Any:
+        """How many panels are taken at once, of so many that are left."""
+        builder = self.builder
+        one, two, four = (ir.Constant(_WHOLE, number) for number in (1, 2, 4))
+        single = builder.icmp_signed("==", self.rows, one)
+        some = builder.icmp_signed(">=", left, two)
+        taken = builder.select(some, two, one)
+        if _SINGLE_PANELS == 4:
+            many = builder.and_(single, builder.icmp_signed(">=", left, four))
+            taken = builder.select(many, four, taken)
+        if _ONE_BY_ONE:
+            _, _, _, span, *_ = self.same
+            apart = builder.and_(single, self._within(span, _ONE_BY_ONE))
+            taken = builder.select(apart, one, taken)
+        return taken
+
+    def _within(self, span: Any, units: range) -> Any:
+        """Whether panels of so many numbers have so many units."""
         builder = self.builder
         width = PANEL * self.vector.count
         least, beyond = (ir.Constant(_WHOLE, end * width) for end in (units.start, units.stop))
-        single = builder.icmp_signed("==", self.rows, ir.Constant(_WHOLE, 1))
         some = builder.icmp_signed(">=", span, least)
-        few = builder.icmp_signed("<", span, beyond)
-        return builder.and_(single, builder.and_(some, few))
+        return builder.and_(some, builder.icmp_signed("<", span, beyond))
 
     def _choose(self, arguments: tuple[Any, ...], panels: Any) -> None:
         """Call the tile for this many rows and panels."""
         builder = self.builder
         after = builder.append_basic_block("taken")
-        number = builder.add(builder.mul(self.rows, ir.Constant(_WHOLE, 2)), panels)
+        number = builder.add(builder.mul(self.rows, ir.Constant(_WHOLE, 8)), panels)
         choice = builder.switch(number, after)
-        for rows, count in itertools.product(range(1, TILE_ROWS + 1), (1, 2)):
+        cases = [*itertools.product(range(1, TILE_ROWS + 1), (1, 2))]
+        cases += [(1, 4)] if _SINGLE_PANELS == 4 else []
+        for rows, count in cases:
             block = builder.append_basic_block(f"tile_{rows}x{count}")
-            choice.add_case(ir.Constant(_WHOLE, 2 * rows + count), block)
+            choice.add_case(ir.Constant(_WHOLE, 8 * rows + count), block)
             builder.position_at_end(block)
             self._call(_Tile(rows, count, self.vector), arguments)
             builder.branch(after)
@@ -295,12 +313,13 @@ class _Panels:
             builder.call(tile.function(builder.module), arguments)
             return
         half = _Tile(tile.rows, 1, tile.vector)
-        operand, operand_step, panel, span, out, out_step, hop, _, second = arguments
+        operand, operand_step, panel, span, out, out_step, hop, left, fewer = arguments
         builder.call(half.function(builder.module), arguments)
         panel, out = (builder.gep(a, [b], inbounds=True) for a, b in ((panel, span), (out, hop)))
+        left = builder.sub(left, fewer)
         builder.call(
             half.function(builder.module),
-            (operand, operand_step, panel, span, out, out_step, hop, second, second),
+            (operand, operand_step, panel, span, out, out_step, hop, left, fewer),
         )
 
 
