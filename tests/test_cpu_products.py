@@ -201,27 +201,33 @@ def test_arrays_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("least", [1, 2])
-def test_no_share_of_a_row_multiplies_by_more_zeros_than_it_must(least, dtype):
+def test_groups_are_wide_and_no_share_multiplies_by_many_zeros(least, dtype):
     """Of a group all vectors are multiplied, also those behind the last unit."""
     lanes = vectors.lanes(dtype)
 
     def most_of_a_share(count, shares, each):
         groups = -(-count // each)
         shared = [groups * (share + 1) // shares - groups * share // shares for share in shares_of]
-        return max(shared) * each
+        return max(shared), max(shared) * each
 
     for count, shares in itertools.product(range(1, 41), (1, 2, 3)):
         shares_of = range(shares)
         each = wide_group(count * lanes - lanes // 2, least, shares, dtype)  # the last is half full
         assert each % least == 0
-        assert most_of_a_share(count, shares, each) == min(
-            most_of_a_share(count, shares, other) for other in range(least, 9, least)
-        )
-    # Of those that are equal in this the widest: a row's instructions wait less then.
-    assert wide_group(16 * lanes, least, 2, dtype) == 8
+        groups, multiplied = most_of_a_share(count, shares, each)
+        for other in range(least, 9, least):
+            groups_then, multiplied_then = most_of_a_share(count, shares, other)
+            # A vector more is multiplied only where that saves sixteen groups.
+            assert 16 * (multiplied - multiplied_then) <= groups_then - groups
 
 
-def test_many_rows_take_the_units_of_a_vector():
+@pytest.mark.parametrize(("units", "each"), [(1, 1), (16, 8), (9, 3), (13, 1), (41, 7), (128, 8)])
+def test_groups_of_one_thread(units, each):
+    assert wide_group(units * vectors.lanes(np.float32), 1, 1, np.float32) == each
+
+
+def test_groups_grow_where_products_have_their_own_work():
     layout, dtype = Layout(schedule(cells.lstm.forward)), np.dtype(np.float32)
-    lanes = vectors.lanes(dtype)
-    assert [layout.vectors_of_group("H", 8 * lanes, dtype, rows) for rows in (1, 2, 3)] == [8, 8, 1]
+    assert layout.vectors_of_group("H", 8 * vectors.lanes(dtype), dtype) == 8
+    layout = Layout(schedule(cells.lstm.backward))
+    assert layout.vectors_of_group("H", 8 * vectors.lanes(dtype), dtype) == 2

@@ -181,6 +181,7 @@ def test_threads_share_a_step_only_as_far_as_each_has_work(monkeypatch):
 
 def test_threads_share_the_weights_that_one_cannot_hold(monkeypatch):
     monkeypatch.setattr(sharing, "SECOND_CACHE", 2 << 20)
+    monkeypatch.setattr(sharing, "MANY_ROWS", 32)
     weights, some, many = (2 << 20) // 4, Steps.dense(9, 64), Steps.dense(9, 65)
     for steps, count, itemsize, shares in (
         (some, weights, 4, 1), (some, weights + 1, 4, 2), (some, weights, 8, 2),

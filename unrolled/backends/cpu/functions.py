@@ -84,9 +84,9 @@ def _series(x: Value, square: Value, coefficients: list[float]) -> Value:
 
 
 def _reduced(x: Value, factor: float = 1.0) -> tuple[Value, Value]:
-    """(n + magic, e^r - 1) with `factor * x = n ln 2 + r`; the low bits of the first are those of n.
+    """(n + magic, e^r - 1) with `factor * x = n ln 2 + r`.
 
-    The factor is a power of two, or minus one.
+    The low bits of the first are those of n. The factor is a power of two, or minus one.
     """
     form = _format(x)
     shifted = x.times_plus(factor / math.log(2), form.magic)

@@ -169,17 +169,11 @@ class Layout:
         self.growing = self.vectors.keys() - unfused
 
     def vectors_of_group(
-        self, letter: str, size: int, dtype: np.dtype[Any], batch: int, shares: int = 1
+        self, letter: str, size: int, dtype: np.dtype[Any], shares: int = 1
     ) -> int:
-        """How many vectors of units a group has, for so many units and rows.
-
-        Of many rows the units of one vector are work enough to hide how long each instruction
-        waits for the one before it.
-        """
+        """How many vectors of units a group has, for so many units that so many threads share."""
         least = self.vectors[letter]
-        if letter not in self.growing or batch > 2:
-            return least
-        return wide_group(size, least, shares, dtype)
+        return wide_group(size, least, shares, dtype) if letter in self.growing else least
 
     @property
     def shareable(self) -> bool:

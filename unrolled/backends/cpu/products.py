@@ -85,7 +85,7 @@ class _Tile:
 
         It takes the operand's first row and how far apart rows are, the first panel and the numbers
         of one, the place in the result, how far apart its rows are and what belongs to two panels,
-        how many columns the result has from there on, and how many fewer from one panel to the next.
+        how many columns the result has from there on, and how many fewer from the next panel on.
         """
         name = f"tile_{self.rows}x{self.panels}_{suffix(self.vector)}"
         if name in module.globals:

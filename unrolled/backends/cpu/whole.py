@@ -180,7 +180,7 @@ class WholeText(ProductText):
 
     def _vectors(self, letter: str, extent: Extent) -> int:
         return self.layout.vectors_of_group(
-            letter, extent.sizes[letter], extent.dtype, extent.steps.batch, extent.sharing.shares
+            letter, extent.sizes[letter], extent.dtype, extent.sharing.shares
         )
 
     def lines(self) -> Iterator[str]:
