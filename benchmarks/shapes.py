@@ -11,12 +11,12 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import unrolled.nn
 from benchmarks import peers
-from benchmarks.machine import Machine
+from benchmarks.machine import Machine, Work
 from benchmarks.passes import agreement, trained
 from benchmarks.report import Settings, Table, microseconds, percent, ratio
 from benchmarks.turns import Run
 
-KINDS = {"LSTM": 4, "GRU": 3, "RNN": 1}  # and how many blocks U has
+KINDS = {"LSTM": Work(4, 5, 2), "GRU": Work(3, 3, 2), "RNN": Work(1, 1, 1)}
 PASSES = ("inference", "training")
 LIBRARIES = ("torch.nn", "ONNX Runtime")
 OTHERS = ("loop", "compiled", "JAX")  # peers that are no libraries of layers
@@ -66,10 +66,10 @@ class Shape:
             width = self.H * (1 + self.bidirectional) if layer else self.I
             yield from [(width, self.H)] * (1 + self.bidirectional)
 
-    def limit(self, machine: Machine, gates: int, training: bool) -> float:
+    def limit(self, machine: Machine, work: Work, training: bool) -> float:
         """The least seconds of a sequence."""
         return sum(
-            machine.layer(self.batches, gates, inputs, hidden, training)
+            machine.layer(self.batches, work, inputs, hidden, training)
             for inputs, hidden in self.directions()
         )
 
@@ -148,8 +148,8 @@ def _compared(kind: str, shape: Shape, settings: Settings) -> Iterator[dict[str,
             "difference": difference,
             "limit": limit,
             "flops": machine.flops,
-            "operations": shape.operations(KINDS[kind]) * (1 if name == "inference" else 3),
-            "bytes": shape.bytes_read(KINDS[kind]),
+            "operations": shape.operations(KINDS[kind].blocks) * (1 if name == "inference" else 3),
+            "bytes": shape.bytes_read(KINDS[kind].blocks),
         }
 
 

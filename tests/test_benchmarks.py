@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import cpu, features, peers, report, shapes, unfused
-from benchmarks.machine import BARRIER, Level, Machine
+from benchmarks.machine import BARRIER, Level, Machine, Work
 from benchmarks.passes import agreement
 from benchmarks.report import Settings
 from benchmarks.turns import ONCE, Turns
@@ -18,6 +18,8 @@ from benchmarks.turns import ONCE, Turns
 MACHINE = Machine(
     threads=2,
     flops=100e9,
+    sigmoid=1e-9,
+    waiting=20e-9,
     levels=(Level("L1", 32 << 10, 100e9), Level("memory", 1 << 62, 10e9)),
 )
 
@@ -126,17 +128,33 @@ def test_a_slow_call_has_fewer_turns():
         assert timing.low <= timing.median <= timing.high
 
 
-def test_the_limit_is_arithmetic_reading_or_meeting():
-    # One row, U small: one core alone, which reads 16 KiB, because two would have to meet.
-    assert MACHINE.step(1, 1, 64) == pytest.approx(4 * 64**2 / 100e9)
+def test_the_limit_is_arithmetic_reading_waiting_or_meeting():
+    small, large = Work(1, 1, 1), Work(4, 5, 2)
+    # One row, U small: one core alone, which reads 16 KiB, because two would have to meet. It waits
+    # for one function, and forward only.
+    reading = 4 * 64**2 / 100e9
+    assert MACHINE.step(1, small, 64) == pytest.approx(reading + 20e-9)
+    assert MACHINE.step(1, small, 64, forward=False) == pytest.approx(reading)
     # One row, U in the memory: two cores read half of it each, and meet.
-    assert MACHINE.step(1, 4, 512) == pytest.approx(4 * 4 * 512**2 / 20e9 + BARRIER)
-    # Many rows: arithmetic, on both.
-    assert MACHINE.step(64, 4, 512) == pytest.approx(2 * 64 * 4 * 512**2 / 200e9)
+    reading = 4 * 4 * 512**2 / 20e9
+    assert MACHINE.step(1, large, 512) == pytest.approx(reading + BARRIER + 2 * 20e-9)
+    # Many rows: arithmetic, on both, and functions, which take their time but are not waited for.
+    multiplying, functions = 2 * 64 * 4 * 512**2 / 200e9, 5 * 64 * 512 * 1e-9 / 2
+    assert MACHINE.step(64, large, 512) == pytest.approx(multiplying + functions)
     # All products of a pass forward, and three times as many in training.
-    infer, train = (MACHINE.layer([64] * 5, 4, 128, 512, training) for training in (False, True))
-    assert infer == pytest.approx(5 * 2 * 64 * 4 * 512 * (512 + 128) / 200e9)
-    assert train == pytest.approx(3 * infer)
+    infer, train = (MACHINE.layer([64] * 5, large, 128, 512, t) for t in (False, True))
+    products = 5 * 2 * 64 * 4 * 512 * (512 + 128) / 200e9
+    assert infer == pytest.approx(products + 5 * functions)
+    assert train == pytest.approx(3 * products + 5 * functions)
+
+
+def test_the_machine_takes_sigmoids_as_fast_as_the_quicker():
+    seconds = dict.fromkeys(MACHINE.probes(), 4.0)
+    names = [name for name in seconds if name.startswith("sigmoids")]
+    assert len(names) == 2
+    for name in names:
+        assert MACHINE.at_the_time({**seconds, name: 1.0}).sigmoid == 1 / 2**14
+    assert MACHINE.at_the_time({**seconds, "a sigmoid of a sigmoid": 8.0}).waiting == 8 / 2**14
 
 
 def test_ragged_shapes_count_what_takes_part():
