@@ -425,14 +425,15 @@ def multiply(operand, row, rows, packed, groups, blocks, out, at, step):  # type
     """
     width, size = packed.shape[1] // operand.shape[1], out.shape[1] // blocks
     high = height(rows)
-    # Two panels at once: of two blocks, or of two groups if there is one block.
-    together, hop = (2, 0) if blocks == 1 else (1, size)
+    # Some panels at once: of several blocks, or of several groups if there is one block.
+    wide = _SINGLE_PANELS if rows == 1 else 2
+    together, hop = (wide, 0) if blocks == 1 else (1, size)
     turns = (groups[1] - groups[0] + together - 1) // together
     for number in range(turns):
         group = groups[0] + together * in_turn((0, turns), number, step)
         start = group * width
-        for block in range(0, blocks, 2):
-            panels = min(together, groups[1] - group) if blocks == 1 else min(2, blocks - block)
+        for block in range(0, blocks, wide):
+            panels = min(together, groups[1] - group) if blocks == 1 else min(wide, blocks - block)
             for above in range(0, rows, high):
                 _panels(
                     operand, row + above, min(high, rows - above), packed,
