@@ -1,8 +1,9 @@
 """How the work of a pass is shared out to threads.
 
 Threads take rows of the batch, which know nothing of each other. Where there are too few rows for
-that, they share the units of each step, if its work is worth two meetings; so they do where a
-core's own cache does not hold all weights of the loop, since then each reads its part of them only.
+that, they share the units of each step, if its work is worth two meetings; so they do with some
+more rows where a core's own cache does not hold all weights of the loop, since then each reads its
+part of them only.
 A step of a single row that is not worth it stays with one of them, and another one does at the same
 time what stands before and behind the loop (`tasks`), if that is worth waking it. To wait for
 the loop, and share out what stands outside of it then, is not: to wake a thread, and to hand over
