@@ -78,8 +78,9 @@ def check(K, N, rows, dtype, blocks=1, compiled=product):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", range(14))
 def test_every_number_of_rows(rows, dtype):
-    for K, N in [(1, 1), (33, 132), (7, 16), (4, 65), (65, 31), (16, 128)]:
-        for blocks in (1, 2, 3):
+    # With 60 or 100 columns the last of four panels is not full.
+    for K, N in [(1, 1), (33, 132), (7, 16), (4, 65), (65, 31), (16, 128), (5, 60), (5, 100)]:
+        for blocks in (1, 2, 3, 5):
             check(K, N, rows, dtype, blocks)
 
 
