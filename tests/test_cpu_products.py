@@ -25,7 +25,7 @@ def product(operand, row, rows, packed, blocks, out, at, shares=1, step=0):
     size, width = out.shape[1] // blocks, packed.shape[1] // operand.shape[1]
     for share in range(shares):
         groups = groups_of(size, share, shares, width)
-        multiply(operand, row, rows, packed, groups, blocks, out, at, step)
+        multiply(operand, row, rows, packed, groups, width, blocks, out, at, step)
 
 
 def pack(weights, blocks, vectors_each):
@@ -185,8 +185,8 @@ def test_other_widths_of_vector(monkeypatch, tmp_path, width, registers):
 
     @njit
     def compiled(operand, row, rows, packed, blocks, out, at):
-        groups = (0, packed.shape[0] // blocks)
-        product_of_panels(operand, row, rows, packed, groups, blocks, out, at, 1)
+        groups, panel = (0, packed.shape[0] // blocks), packed.shape[1] // operand.shape[1]
+        product_of_panels(operand, row, rows, packed, groups, panel, blocks, out, at, 1)
 
     for rows in (1, 2, 3, 5, 7):
         check(33, 70, rows, np.float64, compiled=compiled)

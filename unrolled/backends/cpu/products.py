@@ -24,7 +24,6 @@ from numba.core.typing import signature
 from .emission import Value, filled, spread, suffix
 from .packing import PANEL
 from .shared import Shared, matrices_of
-from .team import in_turn
 from .vectors import (
     REGISTERS,
     WIDE_ZEN,
@@ -385,8 +384,10 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 @njit(**_OPTIONS)
 def height(rows):  # type: ignore[no-untyped-def]
     """How many rows tiles have, so that they are about equal: 12 rows are 6 + 6."""
-    tiles = max(1, (rows + TILE_ROWS - 1) // TILE_ROWS)
-    return max(1, (rows + tiles - 1) // tiles)
+    if rows <= TILE_ROWS:  # to divide takes as long as the tanh of a vector
+        return rows
+    tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
+    return (rows + tiles - 1) // tiles
 
 
 @njit(**_OPTIONS)
@@ -402,14 +403,14 @@ def multiply_group(operand, row, rows, packed, group, panels, out, at, step):  #
         panels: how many panels a group has.
         out: (…, width of a group): the vectors of the group side by side, block by block.
         at: its first row.
-        step: the number of the step; see `in_turn`.
+        step: the number of the step; see `team.in_turn`.
     """
     left, back = out.shape[1], step & 1
     _panels(operand, row, rows, packed, group * panels, panels, out, at, 0, 0, left, back)
 
 
 @njit(**_OPTIONS)
-def multiply(operand, row, rows, packed, groups, blocks, out, at, step):  # type: ignore[no-untyped-def]
+def multiply(operand, row, rows, packed, groups, width, blocks, out, at, step):  # type: ignore[no-untyped-def]
     """Some rows and groups of `out = operand @ weights`.
 
     Args:
@@ -418,25 +419,29 @@ def multiply(operand, row, rows, packed, groups, blocks, out, at, step):  # type
         rows: how many rows; 0 does nothing.
         packed: the weights as `fill` writes them with two vectors a group, of the same dtype.
         groups: the groups from the first of these two numbers to the second; see `groups_of`.
+        width: how many units a group has: two vectors.
         blocks: of the weights.
         out: (…, blocks * size), C-contiguous.
         at: its first row.
-        step: the number of the step; see `in_turn`.
+        step: the number of the step; see `team.in_turn`.
     """
-    width, size = packed.shape[1] // operand.shape[1], out.shape[1] // blocks
-    high = height(rows)
+    size, high = out.shape[1] // blocks, height(rows)
     # Some panels at once: of several blocks, or of several groups if there is one block.
     wide = _SINGLE_PANELS if rows == 1 else 2
     together, hop = (wide, 0) if blocks == 1 else (1, size)
-    turns = (groups[1] - groups[0] + together - 1) // together
-    for number in range(turns):
-        group = groups[0] + together * in_turn((0, turns), number, step)
+    done, count = 0, groups[1] - groups[0]
+    while done < count:
+        taken = min(together, count - done)
+        group = groups[1] - done - taken if step % 2 else groups[0] + done
         start = group * width
         for block in range(0, blocks, wide):
-            panels = min(together, groups[1] - group) if blocks == 1 else min(wide, blocks - block)
-            for above in range(0, rows, high):
+            panels = taken if blocks == 1 else min(wide, blocks - block)
+            above = 0
+            while above < rows:
                 _panels(
                     operand, row + above, min(high, rows - above), packed,
                     group * blocks + block, panels, out, at + above,
                     block * size + start, hop, size - start, 0,
                 )  # fmt: skip
+                above += high
+        done += taken

@@ -169,7 +169,8 @@ class FunctionText(UnitText):
         names = ", ".join(self._range(letter))
         width = self._width(letter)
         yield f"    {names} = units_of({self._letter(letter)}, (group, group + 1), {width}, LANES)"
-        yield "    for start in range(first, first + rows, high):"
+        yield "    start = first"
+        yield "    while start < first + rows:"
         yield "        until = min(start + high, first + rows)"
         segments = [segment for segment in segments if segment.size == letter]
         yield from self._indented(2, self._fetched(segments))
@@ -188,14 +189,16 @@ class FunctionText(UnitText):
         known: set[str] = set()
         for segment in segments:
             yield from self._indented(3, self._segment(segment, known))
+        yield "        start = until"
         self.group = None
 
     def _fetched(self, segments: Iterable[Segment]) -> Iterator[str]:
         """While the product runs, what the work on its units reads of this step comes nearer."""
         if lines := list(self._fetches(segments)):
-            yield "for row in range(start, until):"
-            yield "    at = base + row"
-            yield from self._indented(1, lines)
+            yield "if rows > 1:"  # what a single row reads lies in one piece
+            yield "    for row in range(start, until):"
+            yield "        at = base + row"
+            yield from self._indented(2, lines)
 
     def _awaited(self, number: int) -> Iterator[str]:
         """While products run that nothing is fused with, what a single row reads next comes nearer.
@@ -272,7 +275,7 @@ class FunctionText(UnitText):
         row = "base + first" if self.layout.slabs[operand].steps else "first"
         yield (
             f"multiply({operand}, {row}, rows, {self._packed(product)}, {letter}_groups, "
-            f"{len(product.results)}, {result}, first, k)"
+            f"{PANEL} * LANES, {len(product.results)}, {result}, first, k)"
         )
 
     def _operand(self, product: Product) -> str:
