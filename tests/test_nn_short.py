@@ -458,6 +458,6 @@ def test_a_desk_holds_the_memory_of_its_tables():
     (way,) = layer._shortcuts.values()
     ((desk,),) = way.desks.free.values()
     before = desk.nbytes
-    assert before >= sum(one.table.nbytes for one in desk.passes("inference")) > 0
-    adjoint = sum(one.table.nbytes for one in desk.passes("adjoint"))  # made now
+    assert before >= sum(one.table.nbytes for one in desk.inference) > 0
+    adjoint = sum(one.table.nbytes for one in desk.adjoint)  # made now
     assert desk.nbytes == before + adjoint > before

@@ -37,6 +37,7 @@ from .fresh import DTYPES
 ROWS = 8
 
 _address = Tensor.data_ptr
+_PLACE = 8 * FIRST  # of the addresses that a call writes into a table
 
 
 class Beside(NamedTuple):
@@ -159,6 +160,7 @@ class Desk:
         )
         self.emitted_spans = [part.nbytes // count for part in self.emitted]
         self.states = [self._empty(count, *between, size) for size in stack.state_sizes]
+        self.results = [*self.emitted, *self.states]
         self.nothing = [0] * len(self.states)
         self.spans = [part.nbytes // count for part in self.states]
         self.top = count // stack.width - 1
@@ -183,7 +185,6 @@ class Desk:
         self.gradients = [self._empty(*part.shape) for part in self.states]  # that nobody wants
         largest = max(self.output.nbytes, self.kept.nbytes, *map(_largest_family, stack.directions))
         self.new = fresh.empty_like if largest >= memory.LARGE else empty_like
-        self._passes: dict[str, list[_Pass]] = {}
         # What only says how tensors look is never written, so the system gives no memory for it.
         own = self.inner, *self.halves, *self.sides, *self.gradients
         self.nbytes = sum(part.nbytes for part in own)
@@ -192,13 +193,27 @@ class Desk:
         with torch.inference_mode(False):  # it serves outside of that mode, too
             return torch.from_numpy(np.empty(shape, self.dtype))
 
-    def passes(self, kind: str) -> list[_Pass]:
-        """Those of all directions: `"inference"`, `"training"` or `"adjoint"`."""
-        if kind not in self._passes:  # compiled by the first call that it serves
-            made = [self._pass(direction, kind) for direction in self.stack.directions]
-            self.nbytes += sum(one.table.nbytes for one in made)
-            self._passes[kind] = made
-        return self._passes[kind]
+    # Of all directions a pass; compiled by the first call that it serves.
+
+    @cached_property
+    def inference(self) -> list[_Pass]:
+        """Forward, when nothing is kept."""
+        return self._passes("inference")
+
+    @cached_property
+    def training(self) -> list[_Pass]:
+        """Forward, when `backward` will follow."""
+        return self._passes("training")
+
+    @cached_property
+    def adjoint(self) -> list[_Pass]:
+        """Backward."""
+        return self._passes("adjoint")
+
+    def _passes(self, kind: str) -> list[_Pass]:
+        made = [self._pass(direction, kind) for direction in self.stack.directions]
+        self.nbytes += sum(one.table.nbytes for one in made)
+        return made
 
     def _pass(self, direction: Direction, kind: str) -> _Pass:
         program: Program = getattr(direction, kind)
@@ -232,7 +247,7 @@ class Desk:
         families: Sequence[Tensor],
         beside: Beside,
         keep: bool,
-    ) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
+    ) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """All layers. Each line is paid for at each call, hence their plainness.
 
         Args:
@@ -243,33 +258,59 @@ class Desk:
             keep: whether `backward` will follow.
 
         Returns:
-            The output, or every state; the last states and, with `keep`, what `backward` needs.
+            The output, or every state, and the last states; with `keep`, what `backward` needs.
         """
-        stack, new = self.stack, self.new
-        width, each, every = stack.width, stack.families_each, stack.all_states
-        x, given_at = x.contiguous(), self.nothing
+        new, x, given_at = self.new, x.contiguous(), self.nothing
+        found, kept = tuple(map(new, self.results)), new(self.kept) if keep else None
         if states:
             states = [part.contiguous() for part in states]
             given_at = [*map(_address, states)]
-        emitted, last = [*map(new, self.emitted)], [*map(new, self.states)]
-        kept = new(self.kept) if keep else None
+        passes = self.training if keep else self.inference
+        if len(passes) > 1:
+            self._stacked(passes, x, given_at, found, kept, families, beside)
+            return found, kept
+        write, numbers, call, address, _, kernel = passes[0]
+        emitted, found_at = len(self.emitted), [*map(_address, found)]
+        write(
+            numbers, _PLACE, x.data_ptr(), *map(_address, beside.noises), *found_at[:emitted],
+            *(() if kept is None else (kept.data_ptr(),)),
+            *given_at, *found_at[emitted:], *map(_address, families),
+        )  # fmt: skip
+        if kernel is None:
+            numbers[NEXT] = 0
+            call(address)
+        else:
+            self._together(passes)
+        return found, kept
+
+    def _stacked(
+        self,
+        passes: Sequence[_Pass],
+        x: Tensor,
+        given_at: Sequence[int],
+        found: Sequence[Tensor],
+        kept: Tensor | None,
+        families: Sequence[Tensor],
+        beside: Beside,
+    ) -> None:
+        """`forward` through several directions or layers."""
+        stack, width, each = self.stack, self.stack.width, self.stack.families_each
         inner_at = self.inner_at if kept is None else kept.data_ptr()
-        emitted_at, last_at = [*map(_address, emitted)], [*map(_address, last)]
-        families_at = [*map(_address, families)]
+        found_at, families_at = [*map(_address, found)], [*map(_address, families)]
+        emitted_at, last_at = found_at[: len(self.emitted)], found_at[len(self.emitted) :]
         noises_at = [*map(_address, beside.noises)]
-        below = x.data_ptr()
-        passes = self.passes("training" if keep else "inference")
+        y, below = found[0], x.data_ptr()
         for number, (write, numbers, call, address, _, kernel) in enumerate(passes):
             layer, side = divmod(number, width)
             is_top = layer == self.top
             above = emitted_at[0] if is_top else inner_at + layer * self.output.nbytes
-            if every:
+            if stack.all_states:
                 out_at = _of(number, emitted_at, self.emitted_spans)
             else:
                 out_at = [above if width == 1 else self.halves_at[side]]
             write(
-                numbers, 8 * FIRST, below, *noises_at[number : number + 1], *out_at,
-                *((inner_at + self.kept_from[number],) if keep else ()),
+                numbers, _PLACE, below, *noises_at[number : number + 1], *out_at,
+                *(() if kept is None else (inner_at + self.kept_from[number],)),
                 *_of(number, given_at, self.spans), *_of(number, last_at, self.spans),
                 *families_at[number * each : (number + 1) * each],
             )  # fmt: skip
@@ -279,18 +320,15 @@ class Desk:
             if side == width - 1:
                 if kernel is not None:
                     self._together(passes[number - side : number + 1])
-                if every:
+                if stack.all_states:
                     if not is_top:
-                        parts = [*emitted[0][layer * width : (layer + 1) * width]]
+                        parts = [*y[layer * width : (layer + 1) * width]]
                         torch.cat(parts, -1, out=self._inner(kept, layer))
                 elif width > 1:
-                    torch.cat(
-                        self.halves, -1, out=emitted[0] if is_top else self._inner(kept, layer)
-                    )
+                    torch.cat(self.halves, -1, out=y if is_top else self._inner(kept, layer))
                 if beside.between and not is_top:
                     self._inner(kept, layer).mul_(beside.between[layer])
                 below = above
-        return emitted, last, kept
 
     def _together(self, passes: Sequence[_Pass]) -> None:
         """All directions of a layer, by a team of threads."""
@@ -347,7 +385,7 @@ class Desk:
         dfamilies = [new(f) if want else None for f, want in zip(families, wanted)]  # noqa: B905
         dfamilies_at = [0 if d is None else d.data_ptr() for d in dfamilies]
         families_at = [*map(_address, families)]
-        kept_at, passes = kept.data_ptr(), self.passes("adjoint")
+        kept_at, passes = kept.data_ptr(), self.adjoint
         dx: Tensor | None = None
         for layer in range(self.top, -1, -1):
             below = x.data_ptr() if layer == 0 else kept_at + (layer - 1) * self.output.nbytes
@@ -360,7 +398,7 @@ class Desk:
                 write, numbers, call, address, _, kernel = passes[number]
                 here = slice(number * each, (number + 1) * each)
                 write(
-                    numbers, 8 * FIRST, below, *noises_at[number : number + 1],
+                    numbers, _PLACE, below, *noises_at[number : number + 1],
                     kept_at + self.kept_from[number], above_at[side],
                     sides[side].data_ptr() if sides else 0,
                     *_of(number, ends_at, self.spans), *_of(number, begun_at, self.spans),
@@ -401,7 +439,7 @@ class Desk:
         return [side.data_ptr() for side in self.sides]
 
 
-def _of(number: int, all_at: list[int], spans: list[int]) -> list[int]:
+def _of(number: int, all_at: Sequence[int], spans: Sequence[int]) -> Sequence[int]:
     """Where the part of one direction lies, given where those of all do; 0: nowhere."""
     if number == 0:
         return all_at

@@ -17,7 +17,6 @@ from torch import Tensor, is_grad_enabled, nn
 from ..backends.cpu.lending import LIMIT, Lending
 from ..backends.cpu.sharing import worth
 from ..backends.steps import Steps
-from .checks import State
 from .choice import refuse_second_derivative, threads_at_hand, watched
 from .desk import ROWS, Beside, Desk, Stack
 from .direction import direction_of, forward_eager
@@ -81,32 +80,6 @@ class Shortcut:
         # Copies and pickles lead to the one that is there already, with its tables.
         return shortcut_of, self._about
 
-    def __call__(
-        self, module: nn.Module, x: Tensor, state: State | None, one_step: bool
-    ) -> tuple[Tensor, State] | None:
-        """Run all layers, if the sequence is short and these tensors need nothing but numbers.
-
-        Args:
-            module: whose parameters they are.
-            x: (T, B, I), or (T, I) for one sequence, of the dtype; of one step without T.
-            state: a tensor (layers · directions, B, size) or a tuple of several, without B for one
-                sequence; zeros if None.
-            one_step: whether `x` is one step.
-
-        Returns:
-            The output and the last state; None if the kernels cannot do it, or something does not
-            fit.
-        """
-        states = () if state is None else (state,) if isinstance(state, Tensor) else state
-        families = self.families_of(module)
-        if families is None:
-            return None
-        found = self.run(x, one_step, states, families)
-        if found is None:
-            return None
-        y, *last = found
-        return y, last[0] if len(last) == 1 else tuple(last)
-
     def families_of(self, module: nn.Module) -> list[Tensor] | None:
         """The families of all layers and directions; None if kernels cannot read one of them."""
         dtype, parameters, families = self.dtype, module._parameters, []
@@ -162,8 +135,7 @@ class Shortcut:
                 or any(map(_needs_gradient, states))
             )
             if not wanted:
-                emitted, last, _ = desk.forward(x, states, families, beside, keep=False)
-                return *emitted, *last
+                return desk.forward(x, states, families, beside, keep=False)[0]
             if not self.is_short(desk.rows):
                 return None
             return _apply(desk, (self, key, len(states), beside), x, *states, *families)
@@ -228,9 +200,9 @@ class _Short(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.about = about
         _, _, count, beside = about
-        emitted, last, kept = desk.forward(x, rest[:count], rest[count:], beside, keep=True)
+        found, kept = desk.forward(x, rest[:count], rest[count:], beside, keep=True)
         ctx.save_for_backward(x, kept, *rest)
-        return *emitted, *last
+        return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:

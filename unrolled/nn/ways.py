@@ -76,11 +76,16 @@ class Ways(Drawing):
         if not self._served or type(x) is not Tensor or self._drawing or watched():
             return None
         way = self._way(x.dtype)
-        if way is None:
+        families = None if way is None else way.families_of(self)
+        if way is None or families is None:
             return None
         if state is None and self._learned(0) is not None:
             state = self._learned_state(x, x.shape[:-1] if one_step else x.shape[1:-1])
-        return way(self, x, state, one_step)
+        states = () if state is None else (state,) if isinstance(state, Tensor) else state
+        found = way.run(x, one_step, states, families)
+        if found is None:
+            return None
+        return found[0], found[1] if len(found) == 2 else tuple(found[1:])
 
     def _way(
         self, dtype: torch.dtype, noisy: bool = False, all_states: bool = False
