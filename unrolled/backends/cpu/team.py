@@ -16,6 +16,7 @@ where the next one lies, and threads go from the one to the other.
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -113,6 +114,22 @@ def units_of(size, groups, width, lanes):  # type: ignore[no-untyped-def]
     first, last = groups[0] * width, min(groups[1] * width, size)
     whole = first + (last - first) // lanes * lanes
     return first, whole, last - whole
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def unforeseen(typing: Any, number: Any) -> Any:
+    """The same number, of which LLVM knows nothing.
+
+    So it computes what follows from it, such as addresses, where that stands, and not ahead of all
+    loops around, from where it would lie on the stack until it is wanted, if it ever is.
+    """
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (known,) = arguments
+        kind = ir.FunctionType(known.type, [known.type])
+        return builder.asm(kind, "", "=r,0", [known], side_effect=False)
+
+    return number(number), write
 
 
 @njit

@@ -153,6 +153,7 @@ class FunctionText(UnitText):
         known: set[str] = set()
         start = "first" if self.section == LOOP else "0"
         yield f"for row in range({start}, {start} + rows):"
+        yield "    row = unforeseen(row)"
         yield "    at = base + row"
         for segment in segments:
             yield from self._indented(1, self._segment(segment, known))
@@ -184,6 +185,7 @@ class FunctionText(UnitText):
                 f"{panels}, {self._array(self.layout.results[product])}, tile, k)"
             )
         yield "        for row in range(start, until):"
+        yield "            row = unforeseen(row)"
         yield "            at = base + row"
         yield "            in_tile = tile + row - start"
         known: set[str] = set()
@@ -197,7 +199,7 @@ class FunctionText(UnitText):
         if lines := list(self._fetches(segments)):
             yield "if rows > 1:"  # what a single row reads lies in one piece
             yield "    for row in range(start, until):"
-            yield "        at = base + row"
+            yield "        at = base + unforeseen(row)"
             yield from self._indented(2, lines)
 
     def _awaited(self, number: int) -> Iterator[str]:
@@ -231,7 +233,7 @@ class FunctionText(UnitText):
                     found.setdefault(segment.size, {})[line] = None
         for size, lines in found.items():
             begin, whole, _ = self._range(size)
-            yield f"for j in range({begin}, {whole}, LANES):"
+            yield f"for j in range(unforeseen({begin}), {whole}, LANES):"
             yield from lines
 
     def _meeting(self) -> Iterator[str]:

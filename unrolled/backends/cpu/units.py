@@ -61,7 +61,7 @@ _OFFERED = {
     "tasks": ("next_task", "rows_of", "turns_of"),
     "team": (
         *("array_at", "enter", "groups_of", "in_turn", "meet", "rows_at", "share_of"),
-        *("table_at", "table_behind", "units_of", "vector_at", "window"),
+        *("table_at", "table_behind", "unforeseen", "units_of", "vector_at", "window"),
     ),
     "vectors": (
         *("absolute", "added_up", "fetch", "first_part", "load", "load_part", "maximum", "minimum"),
@@ -146,10 +146,10 @@ class UnitText:
         sums = [i for i in segment.instructions if i.operation in REDUCTIONS]
         for total in sums:
             yield f"{self._so_far(total)} = splat({self._any_array()}, 0.0)"
-        yield f"for j in range({begin}, {end}, LANES):"
+        yield f"for j in range(unforeseen({begin}), {end}, LANES):"
         yield from self._indented(1, whole)
         yield f"if {tail}:"
-        yield f"    j, tail = {end}, {tail}"
+        yield f"    j, tail = unforeseen({end}), {tail}"
         yield from self._indented(1, rest)
         for total in sums:
             name = self._name(total.name)
