@@ -142,7 +142,7 @@ def spoil_packed_weights(layer):
     way = layer._way(torch.float32)
     ((desk,),) = way.desks.free.values()
     text = kernel_for(way.stack.directions[0].inference, F4).whole
-    numbers = desk.passes("inference")[0].table.numbers
+    numbers = desk.inference[0].table.numbers
     known = dict(zip(text.table, numbers[FIRST:], strict=True))
     size = known[axis_of("packed_0", 0)] * known[axis_of("packed_0", 1)]
     np.ctypeslib.as_array((ctypes.c_float * size).from_address(known["packed_0"]))[:] = np.nan
