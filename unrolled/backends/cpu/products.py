@@ -42,7 +42,7 @@ TILE_ROWS = 11 if REGISTERS == 32 else 6
 # Measured on a Zen 5 with weights in the second cache: 237 GB/s in place of 205, and 0.88 of the
 # time of an LSTM of 192 or 256 units in inference; nothing is gained with fewer units or more.
 _ONE_BY_ONE = range(97, 601) if WIDE_ZEN else None
-# Of a single row, so many panels at once at most: what is read of the operand serves them all.
+# Of a single row, so many panels at once, at most: what is read of the operand serves them all.
 _SINGLE_PANELS = 4 if REGISTERS == 32 else 2
 _WHOLE = ir.IntType(64)
 
@@ -269,13 +269,10 @@ class _Panels:
     def _taken(self, left: Any) -> Any:
         """How many panels are taken at once, of so many that are left."""
         builder = self.builder
-        one, two, four = (ir.Constant(_WHOLE, number) for number in (1, 2, 4))
+        one, two, many = (ir.Constant(_WHOLE, number) for number in (1, 2, _SINGLE_PANELS))
         single = builder.icmp_signed("==", self.rows, one)
-        some = builder.icmp_signed(">=", left, two)
-        taken = builder.select(some, two, one)
-        if _SINGLE_PANELS == 4:
-            many = builder.and_(single, builder.icmp_signed(">=", left, four))
-            taken = builder.select(many, four, taken)
+        most = builder.select(single, many, two)
+        taken = builder.select(builder.icmp_signed("<", left, most), left, most)
         if _ONE_BY_ONE:
             _, _, _, span, *_ = self.same
             apart = builder.and_(single, self._within(span, _ONE_BY_ONE))
@@ -297,7 +294,7 @@ class _Panels:
         number = builder.add(builder.mul(self.rows, ir.Constant(_WHOLE, 8)), panels)
         choice = builder.switch(number, after)
         cases = [*itertools.product(range(1, TILE_ROWS + 1), (1, 2))]
-        cases += [(1, 4)] if _SINGLE_PANELS == 4 else []
+        cases += [(1, count) for count in range(3, _SINGLE_PANELS + 1)]
         for rows, count in cases:
             block = builder.append_basic_block(f"tile_{rows}x{count}")
             choice.add_case(ir.Constant(_WHOLE, 8 * rows + count), block)
