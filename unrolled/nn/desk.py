@@ -160,7 +160,6 @@ class Desk:
         )
         self.emitted_spans = [part.nbytes // count for part in self.emitted]
         self.states = [self._empty(count, *between, size) for size in stack.state_sizes]
-        self.results = [*self.emitted, *self.states]
         self.nothing = [0] * len(self.states)
         self.spans = [part.nbytes // count for part in self.states]
         self.top = count // stack.width - 1
@@ -182,6 +181,9 @@ class Desk:
         )
         *self.kept_from, all_kept = (end * self.dtype.itemsize for end in ends)
         self.kept = self._empty(all_kept // self.dtype.itemsize)
+        # What a call makes, if nothing is kept and if it is.
+        self.results = [*self.emitted, *self.states]
+        self.made = [*self.emitted, self.kept, *self.states]
         self.gradients = [self._empty(*part.shape) for part in self.states]  # that nobody wants
         largest = max(self.output.nbytes, self.kept.nbytes, *map(_largest_family, stack.directions))
         self.new = fresh.empty_like if largest >= memory.LARGE else empty_like
@@ -247,7 +249,7 @@ class Desk:
         families: Sequence[Tensor],
         beside: Beside,
         keep: bool,
-    ) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    ) -> tuple[Tensor, ...]:
         """All layers. Each line is paid for at each call, hence their plainness.
 
         Args:
@@ -258,48 +260,47 @@ class Desk:
             keep: whether `backward` will follow.
 
         Returns:
-            The output, or every state, and the last states; with `keep`, what `backward` needs.
+            The output, or every state; with `keep`, what `backward` needs; the last states.
         """
-        new, x, given_at = self.new, x.contiguous(), self.nothing
-        found, kept = tuple(map(new, self.results)), new(self.kept) if keep else None
+        x, given_at = x.contiguous(), self.nothing
         if states:
             states = [part.contiguous() for part in states]
             given_at = [*map(_address, states)]
-        passes = self.training if keep else self.inference
+        passes, likes = (self.training, self.made) if keep else (self.inference, self.results)
+        made = tuple(map(self.new, likes))
         if len(passes) > 1:
-            self._stacked(passes, x, given_at, found, kept, families, beside)
-            return found, kept
+            self._stacked(passes, x, given_at, made, families, beside)
+            return made
         write, numbers, call, address, _, kernel = passes[0]
-        emitted, found_at = len(self.emitted), [*map(_address, found)]
         write(
-            numbers, _PLACE, x.data_ptr(), *map(_address, beside.noises), *found_at[:emitted],
-            *(() if kept is None else (kept.data_ptr(),)),
-            *given_at, *found_at[emitted:], *map(_address, families),
+            numbers, _PLACE, x.data_ptr(), *map(_address, beside.noises), *given_at,
+            *map(_address, made), *map(_address, families),
         )  # fmt: skip
         if kernel is None:
             numbers[NEXT] = 0
             call(address)
         else:
             self._together(passes)
-        return found, kept
+        return made
 
     def _stacked(
         self,
         passes: Sequence[_Pass],
         x: Tensor,
         given_at: Sequence[int],
-        found: Sequence[Tensor],
-        kept: Tensor | None,
+        made: Sequence[Tensor],
         families: Sequence[Tensor],
         beside: Beside,
     ) -> None:
         """`forward` through several directions or layers."""
         stack, width, each = self.stack, self.stack.width, self.stack.families_each
+        made_at, emitted = [*map(_address, made)], len(self.emitted)
+        kept = made[emitted] if len(made) > len(self.results) else None
         inner_at = self.inner_at if kept is None else kept.data_ptr()
-        found_at, families_at = [*map(_address, found)], [*map(_address, families)]
-        emitted_at, last_at = found_at[: len(self.emitted)], found_at[len(self.emitted) :]
-        noises_at = [*map(_address, beside.noises)]
-        y, below = found[0], x.data_ptr()
+        emitted_at, last_at = made_at[:emitted], made_at[-len(self.states) :]
+        families_at, noises_at = [*map(_address, families)], [*map(_address, beside.noises)]
+        kept_at = [] if kept is None else [inner_at + start for start in self.kept_from]
+        y, below = made[0], x.data_ptr()
         for number, (write, numbers, call, address, _, kernel) in enumerate(passes):
             layer, side = divmod(number, width)
             is_top = layer == self.top
@@ -309,9 +310,9 @@ class Desk:
             else:
                 out_at = [above if width == 1 else self.halves_at[side]]
             write(
-                numbers, _PLACE, below, *noises_at[number : number + 1], *out_at,
-                *(() if kept is None else (inner_at + self.kept_from[number],)),
-                *_of(number, given_at, self.spans), *_of(number, last_at, self.spans),
+                numbers, _PLACE, below, *noises_at[number : number + 1],
+                *_of(number, given_at, self.spans), *out_at, *kept_at[number : number + 1],
+                *_of(number, last_at, self.spans),
                 *families_at[number * each : (number + 1) * each],
             )  # fmt: skip
             if kernel is None:
@@ -400,8 +401,8 @@ class Desk:
                 write(
                     numbers, _PLACE, below, *noises_at[number : number + 1],
                     kept_at + self.kept_from[number], above_at[side],
-                    sides[side].data_ptr() if sides else 0,
-                    *_of(number, ends_at, self.spans), *_of(number, begun_at, self.spans),
+                    *_of(number, ends_at, self.spans), sides[side].data_ptr() if sides else 0,
+                    *_of(number, begun_at, self.spans),
                     *families_at[here], *dfamilies_at[here],
                 )  # fmt: skip
                 if kernel is None:

@@ -135,7 +135,7 @@ class Shortcut:
                 or any(map(_needs_gradient, states))
             )
             if not wanted:
-                return desk.forward(x, states, families, beside, keep=False)[0]
+                return desk.forward(x, states, families, beside, keep=False)
             if not self.is_short(desk.rows):
                 return None
             return _apply(desk, (self, key, len(states), beside), x, *states, *families)
@@ -200,9 +200,10 @@ class _Short(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.about = about
         _, _, count, beside = about
-        found, kept = desk.forward(x, rest[:count], rest[count:], beside, keep=True)
-        ctx.save_for_backward(x, kept, *rest)
-        return found
+        made = desk.forward(x, rest[:count], rest[count:], beside, keep=True)
+        emitted = len(desk.emitted)
+        ctx.save_for_backward(x, made[emitted], *rest)
+        return made[:emitted] + made[emitted + 1 :]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:

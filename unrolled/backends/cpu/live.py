@@ -44,8 +44,8 @@ class LiveText(FunctionText):
     """The text of the function: all stages of a few steps of all rows.
 
     Attributes:
-        pointers: the arrays whose addresses change from call to call: inputs, outputs, the states
-            given (address 0: zeros), the states handed on, families of parameters.
+        pointers: the arrays whose addresses change from call to call: inputs, the states given
+            (address 0: zeros), outputs, the states handed on, families of parameters.
         scratch: the other arrays.
         axes: of each array its axes: of rows, or the sizes that are side by side on it.
         table: the name of what each place of the table behind its head holds.
@@ -62,7 +62,7 @@ class LiveText(FunctionText):
             for family, blocks in self.program.families.items()
             if blocks
         }
-        self.pointers = [*layout.inputs, *layout.outputs, *self.given, *states, *self.families]
+        self.pointers = [*layout.inputs, *self.given, *layout.outputs, *states, *self.families]
         self.scratch = [name for name in self.arrays if name not in self.pointers]
         self.axes = {name: self._axes(name) for name in (*self.pointers, *self.scratch)}
         for letter in letters_of(self.axes.values()):

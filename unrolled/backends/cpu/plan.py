@@ -111,8 +111,8 @@ class Plan:
         }
         arrays: list[Array | None] = [
             *(np.ascontiguousarray(array, dtype) for array in given.inputs),
-            *(outputs if everything else [None] * len(outputs)),
             *begun,
+            *(outputs if everything else [None] * len(outputs)),
             *states,
             *(np.ascontiguousarray(given.parameters[family], dtype) for family in text.families),
             *(totals.get(family) for family in text.totals),

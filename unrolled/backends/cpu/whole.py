@@ -57,8 +57,8 @@ class WholeText(ProductText):
         functions: name → the text of each of the kernel's other functions.
 
     Attributes:
-        pointers: the arrays whose addresses change from call to call: inputs, outputs, the states
-            given, the states handed on, families of parameters and, of an adjoint program, their
+        pointers: the arrays whose addresses change from call to call: inputs, the states given,
+            outputs, the states handed on, families of parameters and, of an adjoint program, their
             gradients. States given may be missing (address 0), which are then zero; so may
             gradients that are not wanted, and outputs of an adjoint program if not
             `needs_outputs`.
@@ -95,7 +95,7 @@ class WholeText(ProductText):
             f"packed_{number}": product for number, product in enumerate(loop_products(layout))
         }
         self.pointers = [
-            *layout.inputs, *layout.outputs, *self.given.values(), *states,
+            *layout.inputs, *self.given.values(), *layout.outputs, *states,
             *self.families.values(), *self.totals.values(),
         ]  # fmt: skip
         self.operands: list[Axis] = []  # how many units products outside of the loop add up
