@@ -37,7 +37,7 @@ from .fresh import DTYPES
 ROWS = 8
 
 _address = Tensor.data_ptr
-_PLACE = 8 * FIRST  # of the addresses that a call writes into a table
+_PLACE = 8 * FIRST  # the byte of a table from which on a call writes addresses
 
 
 class Beside(NamedTuple):
@@ -109,7 +109,7 @@ class _Pass(NamedTuple):
     """One direction of one layer: what a call writes into its table, and the call.
 
     Attributes:
-        write: `write(numbers, 8 * FIRST, *addresses)`, of as many as change from call to call.
+        write: `write(numbers, _PLACE, *addresses)`, of as many as change from call to call.
         numbers: the table's.
         call: the compiled function, for one thread.
         address: where the table lies.
@@ -271,6 +271,7 @@ class Desk:
         if len(passes) > 1:
             self._stacked(passes, x, given_at, made, families, beside)
             return made
+        # One direction of one layer has all of everything, in the order of its table.
         write, numbers, call, address, _, kernel = passes[0]
         write(
             numbers, _PLACE, x.data_ptr(), *map(_address, beside.noises), *given_at,
