@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 import unrolled.nn
@@ -98,6 +99,31 @@ def test_tensors_without_numbers_take_no_memory(monkeypatch):
         assert fresh.zeros((1 << 19,), like).shape == fresh.empty((1 << 19,), like).shape
     with pytest.raises(AssertionError, match="memory was taken"):
         fresh.empty((1 << 19,), torch.empty(1))
+
+
+@pytest.mark.parametrize("new", [fresh.small_tensor, fresh.tensor])
+@pytest.mark.parametrize("shape", [(5,), (3, 1, 4), (2, 3, 4, 5), (0, 3), (2, 0, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tensors_of_a_form_are_as_torch_makes_them(new, shape, dtype):
+    like = torch.empty(shape, dtype=dtype)
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            found, expected = new(*fresh.form_of(shape, dtype)), torch.empty_like(like)
+        for seen in (type, Tensor.size, Tensor.stride, Tensor.is_inference):
+            assert seen(found) == seen(expected)
+        assert found.dtype == dtype
+        assert not found.requires_grad
+        assert fresh.nbytes_of(fresh.form_of(shape, dtype)) == expected.nbytes
+    made = new(*fresh.form_of((3,), dtype)).fill_(2)
+    weight = torch.ones(3, dtype=dtype, requires_grad=True)
+    (made * weight).sum().backward()
+    assert weight.grad.tolist() == [2, 2, 2]
+
+
+def test_large_tensors_of_a_form_lie_in_memory_that_others_have_left():
+    form = fresh.form_of((memory.LARGE // 4,), torch.float32)
+    place = fresh.tensor(*form).data_ptr()  # which is gone at once
+    assert fresh.tensor(*form).data_ptr() == place
 
 
 def test_a_kernel_that_two_threads_load_is_complete_for_both(tmp_path):

@@ -8,14 +8,14 @@ kernel that reads weights where they lie (`backends.cpu.live`); more are a whole
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, starmap
 from math import prod
 from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, empty_like
+from torch import Tensor
 
 from ..backends.cpu import Kernel, kernel_for, memory
 from ..backends.cpu.live import LiveText, live_kernel_for
@@ -28,7 +28,7 @@ from ..language.sizes import ONE
 from ..program import Program
 from . import fresh
 from .direction import Direction
-from .fresh import DTYPES
+from .fresh import DTYPES, form_of, nbytes_of
 
 # Rows of one step that read weights where they lie, at most, times the threads that they are worth.
 # More are quicker with packed weights. Measured on a Zen 5 (LSTM, GRU, simple RNN; 64 to 512
@@ -64,6 +64,7 @@ class Stack:
     Attributes:
         all_states: whether it gives every state at every step, of all layers and directions, and
             not the output of the last layer only.
+        families: the forms of the families of all directions.
         work: about how many multiplications one step of one row of a layer takes, at most.
         kept_of_a_row: how many bytes all layers keep of one step of one row for the backward pass,
             the outputs that they hand on among them.
@@ -76,6 +77,11 @@ class Stack:
         self.input_size = first.sizes["I"]
         self.state_sizes = [first.sizes[first.cell.sizes.values[s]] for s in first.cell.states]
         self.families_each = len(first.families)
+        self.families = [
+            form_of(shape, dtype)
+            for direction in directions
+            for shape in direction.cell.parameter_shapes(direction.sizes).values()
+        ]
         self.work = max(map(_work_of_a_row, directions))
         widths = sum(sum(direction.widths) for direction in directions)
         self.kept_of_a_row = widths * int(DTYPES[dtype].itemsize)
@@ -85,12 +91,6 @@ class Stack:
         """Whether a backward pass must have a place for the gradient of the input."""
         kernel = kernel_for(self.directions[0].adjoint, DTYPES[self.dtype])
         return kernel.whole.needs_outputs
-
-
-def _largest_family(direction: Direction) -> int:
-    """The bytes of the largest family of parameters, at most."""
-    shapes = direction.cell.parameter_shapes(direction.sizes).values()
-    return 8 * max(map(prod, shapes), default=0)
 
 
 def _work_of_a_row(direction: Direction) -> int:
@@ -150,22 +150,22 @@ class Desk:
             self.steps = Steps.dense(1 if how else rows[0], between[0] if between else 1)
         self.rows = self.steps.rows
         self.dtype: np.dtype[Any] = DTYPES[stack.dtype]
-        size, count = stack.state_sizes[0], len(stack.directions)
-        self.output = self._empty(*rows, stack.width * size)
+        size, count, dtype = stack.state_sizes[0], len(stack.directions), stack.dtype
+        self.input, self.output = form_of(shape, dtype), form_of((*rows, stack.width * size), dtype)
         # What kernels write at every step: every state of all directions, or the output.
         self.emitted = (
-            [self._empty(count, *rows, size) for size in stack.state_sizes]
+            [form_of((count, *rows, size), dtype) for size in stack.state_sizes]
             if stack.all_states
             else [self.output]
         )
-        self.emitted_spans = [part.nbytes // count for part in self.emitted]
-        self.states = [self._empty(count, *between, size) for size in stack.state_sizes]
+        self.emitted_spans = [nbytes_of(form) // count for form in self.emitted]
+        self.states = [form_of((count, *between, size), dtype) for size in stack.state_sizes]
         self.nothing = [0] * len(self.states)
-        self.spans = [part.nbytes // count for part in self.states]
+        self.spans = [nbytes_of(form) // count for form in self.states]
         self.top = count // stack.width - 1
         # A layer below the last leaves its output here, and each of two directions its own there.
-        self.inner = self._empty(self.top, *self.output.shape)
-        self.inner_at = self.inner.data_ptr()
+        self.inner = self._empty(self.top, *rows, stack.width * size)
+        self.inner_at, self.inner_span = self.inner.data_ptr(), nbytes_of(self.output)
         self.halves = [self._empty(*rows, size) for _ in range(stack.width)]
         self.halves_at = [half.data_ptr() for half in self.halves]
         # The gradients of every state of one direction, side by side.
@@ -179,15 +179,14 @@ class Desk:
             (self.rows * direction.widths[-1] for direction in stack.directions),
             initial=self.inner.numel(),
         )
-        *self.kept_from, all_kept = (end * self.dtype.itemsize for end in ends)
-        self.kept = self._empty(all_kept // self.dtype.itemsize)
+        *starts, all_kept = ends
+        self.kept_from = [start * self.dtype.itemsize for start in starts]
         # What a call makes, if nothing is kept and if it is.
         self.results = [*self.emitted, *self.states]
-        self.made = [*self.emitted, self.kept, *self.states]
-        self.gradients = [self._empty(*part.shape) for part in self.states]  # that nobody wants
-        largest = max(self.output.nbytes, self.kept.nbytes, *map(_largest_family, stack.directions))
-        self.new = fresh.empty_like if largest >= memory.LARGE else empty_like
-        # What only says how tensors look is never written, so the system gives no memory for it.
+        self.made = [*self.emitted, form_of((all_kept,), dtype), *self.states]
+        self.gradients = [self._empty(*form[0]) for form in self.states]  # that nobody wants
+        largest = max(map(nbytes_of, (self.input, *self.made, *stack.families)))
+        self.new = fresh.small_tensor if largest < memory.LARGE else fresh.tensor
         own = self.inner, *self.halves, *self.sides, *self.gradients
         self.nbytes = sum(part.nbytes for part in own)
 
@@ -266,8 +265,8 @@ class Desk:
         if states:
             states = [part.contiguous() for part in states]
             given_at = [*map(_address, states)]
-        passes, likes = (self.training, self.made) if keep else (self.inference, self.results)
-        made = tuple(map(self.new, likes))
+        passes, forms = (self.training, self.made) if keep else (self.inference, self.results)
+        made = tuple(starmap(self.new, forms))
         if len(passes) > 1:
             self._stacked(passes, x, given_at, made, families, beside)
             return made
@@ -275,7 +274,7 @@ class Desk:
         write, numbers, call, address, _, kernel = passes[0]
         write(
             numbers, _PLACE, x.data_ptr(), *map(_address, beside.noises), *given_at,
-            *map(_address, made), *map(_address, families),
+            *map(_address, (*made, *families)),
         )  # fmt: skip
         if kernel is None:
             numbers[NEXT] = 0
@@ -305,7 +304,7 @@ class Desk:
         for number, (write, numbers, call, address, _, kernel) in enumerate(passes):
             layer, side = divmod(number, width)
             is_top = layer == self.top
-            above = emitted_at[0] if is_top else inner_at + layer * self.output.nbytes
+            above = emitted_at[0] if is_top else inner_at + layer * self.inner_span
             if stack.all_states:
                 out_at = _of(number, emitted_at, self.emitted_spans)
             else:
@@ -372,32 +371,67 @@ class Desk:
         Returns:
             The gradients of the input, of the initial states, and of the families.
         """
-        stack, width, each = self.stack, self.stack.width, self.stack.families_each
-        x = x.contiguous()
-        above: Tensor | None = None  # the gradient of what a layer gives to the one above, or out
+        stack, new, x = self.stack, self.new, x.contiguous()
+        above: Tensor | None = None  # the gradient of the output
         if not stack.all_states:
             (dy,) = demitted
-            above = torch.zeros_like(self.output) if dy is None else dy.resolve_neg().contiguous()
+            above = new(*self.output).zero_() if dy is None else dy.resolve_neg().contiguous()
         ends = [None if end is None else end.resolve_neg().contiguous() for end in dlast]
         ends_at = [0 if end is None else end.data_ptr() for end in ends]
-        noises_at = [*map(_address, beside.noises)]
-        new = self.new
-        begun = [new(like) for like in self.states] if wants_states else self.gradients
-        begun_at = [*map(_address, begun)]
-        dfamilies = [new(f) if want else None for f, want in zip(families, wanted)]  # noqa: B905
+        begun = [*starmap(new, self.states)] if wants_states else self.gradients
+        dfamilies = [
+            new(*form) if want else None
+            for form, want in zip(stack.families, wanted)  # noqa: B905 - equal
+        ]
         dfamilies_at = [0 if d is None else d.data_ptr() for d in dfamilies]
-        families_at = [*map(_address, families)]
-        kept_at, passes = kept.data_ptr(), self.adjoint
-        dx: Tensor | None = None
+        if len(self.adjoint) > 1:
+            dx = self._stacked_backward(
+                x, kept, families, beside, demitted, above, ends_at, begun, dfamilies_at, wants_x
+            )
+            return dx if wants_x else None, begun, dfamilies
+        dx = new(*self.input) if wants_x or stack.needs_dx else None
+        write, numbers, call, address, _, kernel = self.adjoint[0]
+        write(
+            numbers, _PLACE, x.data_ptr(), *map(_address, beside.noises), kept.data_ptr(),
+            *self._above(0, above, demitted), *ends_at, 0 if dx is None else dx.data_ptr(),
+            *map(_address, (*begun, *families)), *dfamilies_at,
+        )  # fmt: skip
+        if kernel is None:
+            numbers[NEXT] = 0
+            call(address)
+        else:
+            self._together(self.adjoint)
+        return dx if wants_x else None, begun, dfamilies
+
+    def _stacked_backward(
+        self,
+        x: Tensor,
+        kept: Tensor,
+        families: Sequence[Tensor],
+        beside: Beside,
+        demitted: Sequence[Tensor | None],
+        above: Tensor | None,
+        ends_at: Sequence[int],
+        begun: Sequence[Tensor],
+        dfamilies_at: Sequence[int],
+        wants_x: bool,
+    ) -> Tensor | None:
+        """`backward` through several directions or layers; returns dx.
+
+        `above` is the gradient of what a layer gives to the one above, or out.
+        """
+        stack, width, each = self.stack, self.stack.width, self.stack.families_each
+        noises_at, begun_at = [*map(_address, beside.noises)], [*map(_address, begun)]
+        families_at, kept_at = [*map(_address, families)], kept.data_ptr()
         for layer in range(self.top, -1, -1):
-            below = x.data_ptr() if layer == 0 else kept_at + (layer - 1) * self.output.nbytes
+            below = x.data_ptr() if layer == 0 else kept_at + (layer - 1) * self.inner_span
             above_at = self._above(layer, above, demitted)
-            sides = []
-            for side in range(width):
+            form = self.output if layer else self.input
+            needed = layer or wants_x or stack.needs_dx
+            sides = [self.new(*form) for _ in range(width)] if needed else []
+            passes = self.adjoint[layer * width : (layer + 1) * width]
+            for side, (write, numbers, call, address, _, kernel) in enumerate(passes):
                 number = layer * width + side
-                if layer or wants_x or stack.needs_dx:
-                    sides.append(new(self.output if layer else x))
-                write, numbers, call, address, _, kernel = passes[number]
                 here = slice(number * each, (number + 1) * each)
                 write(
                     numbers, _PLACE, below, *noises_at[number : number + 1],
@@ -410,12 +444,12 @@ class Desk:
                     numbers[NEXT] = 0
                     call(address)
             if kernel is not None:
-                self._together(passes[layer * width : (layer + 1) * width])
+                self._together(passes)
             if sides:
-                dx = above = sides[0] if width == 1 else sides[0].add_(sides[1])
+                above = sides[0] if width == 1 else sides[0].add_(sides[1])
                 if layer and beside.between:
                     above.mul_(beside.between[layer - 1])
-        return dx if wants_x else None, begun, dfamilies
+        return above
 
     def _above(
         self, layer: int, above: Tensor | None, demitted: Sequence[Tensor | None]

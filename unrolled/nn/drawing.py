@@ -76,7 +76,7 @@ class Drawing(nn.Module):
         if masks is not None:
             self.check_masks(masks)
         drawn = Drawn([], [], [])
-        if masks is None and not (self.training and self._random_in_training):
+        if masks is None and not self._drawing:
             return drawn
         directions = 1 + self.bidirectional
         for number in range(len(self._names)):
@@ -96,9 +96,9 @@ class Drawing(nn.Module):
         return drawn
 
     @property
-    def _random_in_training(self) -> bool:
-        """Whether a call in training may draw something."""
-        return self._draws or self.dropout > 0 or self.weight_dropout > 0
+    def _drawing(self) -> bool:
+        """Whether a call may draw something at random."""
+        return self.training and (self._draws or self.dropout > 0 or self.weight_dropout > 0)
 
     def _between(self, x: Tensor, counts: Tensor | None, masks: Masks | None) -> Tensor:
         """What a layer above the first reads is multiplied by."""

@@ -146,10 +146,10 @@ class Shortcut:
         """Whether a call can begin with these states."""
         if len(states) != len(desk.states):
             return False
-        for part, like in zip(states, desk.states):  # noqa: B905 - equal, see above
+        for part, (shape, _, _) in zip(states, desk.states):  # noqa: B905 - equal, see above
             if (
                 type(part) is not Tensor
-                or part.shape != like.shape
+                or part.shape != shape
                 or part.dtype is not self.dtype
                 or not part.is_cpu
                 or part.is_neg()

@@ -64,11 +64,6 @@ class Ways(Drawing):
             for sizes, suffix in zip(self._sizes, self._suffixes, strict=True)
         ]
 
-    @property
-    def _drawing(self) -> bool:
-        """Whether a call may draw something at random."""
-        return self.training and self._random_in_training
-
     def _shortly(
         self, x: Tensor, state: State | None, one_step: bool = False
     ) -> tuple[Tensor, State] | None:
