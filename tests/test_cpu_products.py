@@ -44,12 +44,12 @@ def pack(weights, blocks, vectors_each):
 @compile_
 def group_by_group(operand, rows, packed, panels, out, tile, step):
     """Tile by tile into the columns that `out` has for a group."""
-    width, groups = tile.shape[1], packed.shape[0] // panels
+    width, groups, each = tile.shape[1], packed.shape[0] // panels, tile.shape[1] // panels
     high = height(rows)
     for group in range(groups):
         for start in range(0, rows, high):
             count = min(high, rows - start)
-            multiply_group(operand, start, count, packed, group, panels, tile, 1, step)
+            multiply_group(operand, start, count, packed, group, panels, each, tile, 1, step)
             for row in range(count):
                 for column in range(width):
                     out[start + row, group * width + column] = tile[1 + row, column]

@@ -14,7 +14,7 @@ from numba.core import cgutils, errors, types
 from numba.core.typing import signature
 
 from .emission import Matrix, Value, filled, further
-from .shared import Shared, matrices_of
+from .shared import Written, matrices_of
 from .vectors import (
     compiled,
     first_lanes,
@@ -193,7 +193,7 @@ class _Writer:
                     masked_store(builder, vector, self.place(out, self.whole(start)), mask)
 
 
-_DOTS = Shared.written("dots", "awawawwww", lambda *given: _Writer(*given).write())
+_DOTS = Written("dots", "awawawwww", lambda *given: _Writer(*given).write())
 
 
 def _call(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:

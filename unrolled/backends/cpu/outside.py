@@ -24,7 +24,7 @@ from numba.core.typing import signature
 
 from .emission import Matrix, Value, fetch_line, filled, further, spread
 from .packing import turned
-from .shared import Shared, matrices_of
+from .shared import Written, matrices_of
 from .vectors import (
     REGISTERS,
     compiled,
@@ -325,7 +325,7 @@ class _Product(_Writer):
 
 
 _MATRICES = slice(0, 3), slice(3, 6), slice(6, 8)
-_PRODUCT = Shared.written("product", "awwawwawawwww", lambda *given: _Product(*given).write())
+_PRODUCT = Written("product", "awwawwawawwww", lambda *given: _Product(*given).write())
 
 
 def _result(a: Any, b: Any, out: Any, adds: Any, room: Any) -> Any:

@@ -7,7 +7,8 @@ the one before it, and only many sums side by side keep the machine busy. So do 
 are registers for it.
 
 Tiles are written as functions of LLVM that take addresses: a call of one costs some nanoseconds,
-and one with Numba's arrays a hundred.
+and one with Numba's arrays a hundred. A single row, whose steps are short, has tiles of its own,
+which begin with as few instructions as can be.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit
-from numba.core import errors, types
+from numba.core import cgutils, errors, types
 from numba.core.typing import signature
 
 from .emission import Value, filled, spread, suffix
 from .packing import PANEL
-from .shared import Shared, matrices_of
+from .shared import Written, matrices_of
 from .vectors import (
     REGISTERS,
     WIDE_ZEN,
@@ -41,9 +42,10 @@ TILE_ROWS = 11 if REGISTERS == 32 else 6
 # Of a single row, panels of so many units are read one after the other, not two side by side.
 # Measured on a Zen 5 with weights in the second cache: 237 GB/s in place of 205, and 0.88 of the
 # time of an LSTM of 192 or 256 units in inference; nothing is gained with fewer units or more.
-_ONE_BY_ONE = range(97, 601) if WIDE_ZEN else None
-# Of a single row, so many panels at once, at most: what is read of the operand serves them all.
-_SINGLE_PANELS = 4 if REGISTERS == 32 else 2
+_ONE_BY_ONE = range(97, 601) if WIDE_ZEN else range(0)
+# So many panels at once, at most, of several rows and of a single one: what is read of the operand
+# serves them all.
+_PANELS, _SINGLE_PANELS = 2, 4 if REGISTERS == 32 else 2
 _WHOLE = ir.IntType(64)
 
 
@@ -225,104 +227,99 @@ class _Writer:
                 masked_store(self.builder, total, place, mask)
 
 
-class _Panels:
-    """Writes the function for the rows of a tile and some panels.
+def _write_tile(builder: Any, vector: Any, *arguments: Any) -> None:
+    """Call the tile for this many rows, two or more, and panels, which come last."""
+    *given, rows, panels = arguments
+    number = builder.add(builder.mul(rows, ir.Constant(_WHOLE, _PANELS + 1)), panels)
+    after = builder.append_basic_block("after")
+    choice = builder.switch(number, after)
+    for height, count in itertools.product(range(2, TILE_ROWS + 1), range(1, _PANELS + 1)):
+        block = builder.append_basic_block(f"tile_{height}x{count}")
+        choice.add_case(ir.Constant(_WHOLE, height * (_PANELS + 1) + count), block)
+        builder.position_at_end(block)
+        _call_tile(builder, _Tile(height, count, vector), *given)
+        builder.branch(after)
+    builder.position_at_end(after)
 
-    Its arguments are those of a tile, of how many columns are left only the first, and at the end
-    how many rows and panels there are, and whether it goes from the last panel to the first (1) or
-    onwards (0). The results of two panels lie as far apart as it says, or side by side (0).
+
+def _call_tile(
+    builder: Any, tile: _Tile, operand: Any, operand_step: Any, panel: Any, span: Any, out: Any,
+    out_step: Any, hop: Any, left: Any, fewer: Any,
+) -> None:  # fmt: skip
+    given = operand, operand_step, panel, span, out, out_step, hop, left, fewer
+    if tile.served:
+        builder.call(tile.function(builder.module), given)
+        return
+    half = _Tile(tile.rows, 1, tile.vector).function(builder.module)
+    builder.call(half, given)
+    panel, out = (builder.gep(a, [b], inbounds=True) for a, b in ((panel, span), (out, hop)))
+    left = builder.sub(left, fewer)
+    builder.call(half, (operand, operand_step, panel, span, out, out_step, hop, left, fewer))
+
+
+class _Row:
+    """Writes the function for a single row and some panels, at most `_SINGLE_PANELS`.
+
+    Its arguments are those of a tile but for the steps of rows, and how many panels there are.
     """
 
     def __init__(self, builder: Any, vector: Any, *arguments: Any) -> None:
         self.builder, self.vector = builder, vector
-        *self.same, self.hop, self.left, self.rows, self.count, self.back = arguments
+        self.operand, self.panel, self.span, self.out, self.hop, *edge = arguments
+        self.left, self.fewer, self.panels = edge
 
     def write(self) -> None:
-        builder = self.builder
-        operand, operand_step, panel, span, out, out_step = self.same
-        before = builder.block
-        head, body, after = (builder.append_basic_block(name) for name in ("head", "take", "after"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        done = builder.phi(_WHOLE)
-        done.add_incoming(ir.Constant(_WHOLE, 0), before)
-        builder.cbranch(builder.icmp_signed("<", done, self.count), body, after)
-        builder.position_at_end(body)
-        taken = self._taken(builder.sub(self.count, done))
-        last = builder.sub(self.count, builder.add(done, taken))
-        back = builder.icmp_signed("!=", self.back, ir.Constant(_WHOLE, 0))
-        first = builder.select(back, last, done)
-        width = ir.Constant(_WHOLE, PANEL * self.vector.count)
-        together = builder.icmp_signed("==", self.hop, ir.Constant(_WHOLE, 0))
-        hop = builder.select(together, width, self.hop)
-        column = builder.mul(first, hop)
-        here = builder.gep(panel, [builder.mul(first, span)], inbounds=True)
-        place = builder.gep(out, [column], inbounds=True)
-        left = builder.select(together, builder.sub(self.left, column), self.left)
-        fewer = builder.select(together, width, ir.Constant(_WHOLE, 0))
-        given = operand, operand_step, here, span, place, out_step, hop, left, fewer
-        self._choose(given, taken)
-        done.add_incoming(builder.add(done, taken), builder.block)
-        builder.branch(head)
-        builder.position_at_end(after)
+        if not _ONE_BY_ONE:
+            self.together()
+            return
+        with self.builder.if_else(self.is_apart()) as (apart, together):
+            with apart:
+                self.one_by_one()
+            with together:
+                self.together()
 
-    def _taken(self, left: Any) -> Any:
-        """How many panels are taken at once, of so many that are left."""
-        builder = self.builder
-        one, two, many = (ir.Constant(_WHOLE, number) for number in (1, 2, _SINGLE_PANELS))
-        single = builder.icmp_signed("==", self.rows, one)
-        most = builder.select(single, many, two)
-        taken = builder.select(builder.icmp_signed("<", left, most), left, most)
-        if _ONE_BY_ONE:
-            _, _, _, span, *_ = self.same
-            apart = builder.and_(single, self._within(span, _ONE_BY_ONE))
-            taken = builder.select(apart, one, taken)
-        return taken
+    def is_apart(self) -> Any:
+        """Whether it has so many units that panels are read one by one."""
+        builder, width = self.builder, PANEL * self.vector.count
+        least, most = (ir.Constant(_WHOLE, n * width) for n in (_ONE_BY_ONE[0], _ONE_BY_ONE[-1]))
+        some = builder.icmp_signed(">=", self.span, least)
+        return builder.and_(some, builder.icmp_signed("<=", self.span, most))
 
-    def _within(self, span: Any, units: range) -> Any:
-        """Whether panels of so many numbers have so many units."""
-        builder = self.builder
-        width = PANEL * self.vector.count
-        least, beyond = (ir.Constant(_WHOLE, end * width) for end in (units.start, units.stop))
-        some = builder.icmp_signed(">=", span, least)
-        return builder.and_(some, builder.icmp_signed("<", span, beyond))
+    def one_by_one(self) -> None:
+        with cgutils.for_range(self.builder, self.panels) as loop:
+            self.tile(1, loop.index)
 
-    def _choose(self, arguments: tuple[Any, ...], panels: Any) -> None:
-        """Call the tile for this many rows and panels."""
+    def together(self) -> None:
         builder = self.builder
-        after = builder.append_basic_block("taken")
-        number = builder.add(builder.mul(self.rows, ir.Constant(_WHOLE, 8)), panels)
-        choice = builder.switch(number, after)
-        cases = [*itertools.product(range(1, TILE_ROWS + 1), (1, 2))]
-        cases += [(1, count) for count in range(3, _SINGLE_PANELS + 1)]
-        for rows, count in cases:
-            block = builder.append_basic_block(f"tile_{rows}x{count}")
-            choice.add_case(ir.Constant(_WHOLE, 8 * rows + count), block)
+        after = builder.append_basic_block("after")
+        choice = builder.switch(self.panels, after)
+        for count in range(1, _SINGLE_PANELS + 1):
+            block = builder.append_basic_block(f"tile_1x{count}")
+            choice.add_case(ir.Constant(_WHOLE, count), block)
             builder.position_at_end(block)
-            self._call(_Tile(rows, count, self.vector), arguments)
+            self.tile(count, ir.Constant(_WHOLE, 0))
             builder.branch(after)
         builder.position_at_end(after)
 
-    def _call(self, tile: _Tile, arguments: tuple[Any, ...]) -> None:
-        builder = self.builder
-        if tile.served:
-            builder.call(tile.function(builder.module), arguments)
-            return
-        half = _Tile(tile.rows, 1, tile.vector)
-        operand, operand_step, panel, span, out, out_step, hop, left, fewer = arguments
-        builder.call(half.function(builder.module), arguments)
-        panel, out = (builder.gep(a, [b], inbounds=True) for a, b in ((panel, span), (out, hop)))
-        left = builder.sub(left, fewer)
-        builder.call(
-            half.function(builder.module),
-            (operand, operand_step, panel, span, out, out_step, hop, left, fewer),
+    def tile(self, count: int, number: Any) -> None:
+        """The tile of so many panels from one of them on; without a call."""
+        builder, none = self.builder, ir.Constant(_WHOLE, 0)
+        panel, out = (
+            builder.gep(start, [builder.mul(number, step)], inbounds=True)
+            for start, step in ((self.panel, self.span), (self.out, self.hop))
         )
+        left = builder.sub(self.left, builder.mul(number, self.fewer))
+        _Writer(
+            _Tile(1, count, self.vector), builder, self.operand, none, panel, self.span, out, none,
+            self.hop, left, self.fewer,
+        ).write()  # fmt: skip
 
 
-_PANELS = Shared.written("panels", "awawawwwwww", lambda *given: _Panels(*given).write())
+_TILE = Written("tile", "awawawwwwww", _write_tile)
+_ROW = Written("row", "aawawwww", lambda *given: _Row(*given).write())
 
 
-def _panels(
+def _tile(
     operand: Any,
     row: Any,
     rows: Any,
@@ -334,17 +331,16 @@ def _panels(
     column: Any,
     hop: Any,
     left: Any,
-    back: Any,
+    fewer: Any,
 ) -> None:
-    """The rows of a tile, of some panels; in `out` they begin at (at, column), with `left` columns.
+    """Some rows of some panels; in `out` they begin at (at, column), with `left` columns.
 
-    The next panel has its columns behind these or, if `hop` is not 0, so far from the first of
-    them, and as many of them. If `back` is 1 rather than 0, the last panels come first.
+    The next panel has its columns so far (`hop`) from the first of these, and `fewer` of them.
     """
-    raise only_compiled("_panels")
+    raise only_compiled("_tile")
 
 
-def _panels_result(*arguments: Any) -> Any:
+def _tile_result(*arguments: Any) -> Any:
     operand, _, _, packed, _, _, out, *_ = arguments
     arrays = (operand, packed, out)
     if any(array.ndim != 2 or array.layout != "C" for array in arrays) or (
@@ -358,24 +354,30 @@ def _panels_result(*arguments: Any) -> Any:
     return signature(types.none, *kinds)
 
 
-def _write_panels(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-    _, row, rows, _, panel, panels, _, at, column, hop, left, back = arguments
+def _call(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    _, row, rows, _, panel, panels, _, at, column, *edge = arguments
     matrices = [matrix for matrix, _ in matrices_of(context, builder, sig, arguments)]
-    zero = ir.Constant(_WHOLE, 0)
+    zero, one = (ir.Constant(_WHOLE, number) for number in (0, 1))
     entries = (row, zero), (panel, zero), (at, column)
     places = [
         part
         for matrix, entry in zip(matrices, entries, strict=True)
         for part in (matrix.at(builder, *entry), matrix.row_step)
     ]
-    given = *places, hop, left, rows, panels, back
-    _PANELS.call(builder, vector_of(context, sig.args[0]), given)
+    vector = vector_of(context, sig.args[0])
+    with builder.if_else(builder.icmp_signed("==", rows, one)) as (single, several):
+        with single:
+            operand, _, first, span, place, _ = places
+            _ROW.call(builder, vector, (operand, first, span, place, *edge, panels))
+        with several:
+            _TILE.call(builder, vector, (*places, *edge, rows, panels))
     return context.get_dummy_value()
 
 
-compiled(_panels, _panels_result, _write_panels)
+compiled(_tile, _tile_result, _call)
 
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+# A call would pass each array number by number, which takes a tenth of a short step.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "forceinline": True}
 
 
 @njit(**_OPTIONS)
@@ -388,7 +390,7 @@ def height(rows):  # type: ignore[no-untyped-def]
 
 
 @njit(**_OPTIONS)
-def multiply_group(operand, row, rows, packed, group, panels, out, at, step):  # type: ignore[no-untyped-def]
+def multiply_group(operand, row, rows, packed, group, panels, width, out, at, step):  # type: ignore[no-untyped-def]
     """One group of a product, for the rows of a tile.
 
     Args:
@@ -398,12 +400,21 @@ def multiply_group(operand, row, rows, packed, group, panels, out, at, step):  #
         packed: the weights as `fill` writes them, of the same dtype.
         group: the group's number.
         panels: how many panels a group has.
+        width: how many columns a panel has: two vectors.
         out: (…, width of a group): the vectors of the group side by side, block by block.
         at: its first row.
         step: the number of the step; see `team.in_turn`.
     """
-    left, back = out.shape[1], step & 1
-    _panels(operand, row, rows, packed, group * panels, panels, out, at, 0, 0, left, back)
+    wide, done = _SINGLE_PANELS if rows == 1 else _PANELS, 0
+    while done < panels:
+        taken = min(wide, panels - done)
+        first = panels - done - taken if step % 2 else done
+        column = first * width
+        _tile(
+            operand, row, rows, packed, group * panels + first, taken, out, at, column, width,
+            out.shape[1] - column, width,
+        )  # fmt: skip
+        done += taken
 
 
 @njit(**_OPTIONS)
@@ -424,8 +435,8 @@ def multiply(operand, row, rows, packed, groups, width, blocks, out, at, step): 
     """
     size, high = out.shape[1] // blocks, height(rows)
     # Some panels at once: of several blocks, or of several groups if there is one block.
-    wide = _SINGLE_PANELS if rows == 1 else 2
-    together, hop = (wide, 0) if blocks == 1 else (1, size)
+    wide = _SINGLE_PANELS if rows == 1 else _PANELS
+    together, hop, fewer = (wide, width, width) if blocks == 1 else (1, size, 0)
     done, count = 0, groups[1] - groups[0]
     while done < count:
         taken = min(together, count - done)
@@ -435,10 +446,10 @@ def multiply(operand, row, rows, packed, groups, width, blocks, out, at, step): 
             panels = taken if blocks == 1 else min(wide, blocks - block)
             above = 0
             while above < rows:
-                _panels(
+                _tile(
                     operand, row + above, min(high, rows - above), packed,
                     group * blocks + block, panels, out, at + above,
-                    block * size + start, hop, size - start, 0,
+                    block * size + start, hop, size - start, fewer,
                 )  # fmt: skip
                 above += high
         done += taken

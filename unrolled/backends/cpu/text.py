@@ -182,7 +182,7 @@ class FunctionText(UnitText):
             yield f"        # {product}"
             yield (
                 f"        multiply_group({operand}, {row}, until - start, {packed}, group, "
-                f"{panels}, {self._array(self.layout.results[product])}, tile, k)"
+                f"{panels}, {PANEL} * LANES, {self._array(self.layout.results[product])}, tile, k)"
             )
         yield "        for row in range(start, until):"
         yield "            row = unforeseen(row)"
