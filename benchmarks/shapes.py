@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import unrolled.nn
 from benchmarks import peers
 from benchmarks.machine import Machine, Work
+from benchmarks.nothing import Nothing
 from benchmarks.passes import agreement, trained
 from benchmarks.report import Settings, Table, microseconds, percent, ratio
 from benchmarks.turns import Run
@@ -21,6 +22,7 @@ PASSES = ("inference", "training")
 LIBRARIES = ("torch.nn", "ONNX Runtime")
 OTHERS = ("loop", "compiled", "JAX")  # peers that are no libraries of layers
 RUNNERS = ("ours", *LIBRARIES, *OTHERS)
+CALL = "a call"  # that computes nothing
 
 
 @dataclass(frozen=True)
@@ -133,19 +135,22 @@ def _compared(kind: str, shape: Shape, settings: Settings) -> Iterator[dict[str,
     if shape.ragged:
         x = pack_padded_sequence(x, shape.lengths)
     runs = _runs(ours, peer, x, settings.without)
+    nothing = _nothing(peer, x, shape.B)
     for name in PASSES:
-        probes = settings.machine.probes()
+        probes = {CALL: nothing[name], **settings.machine.probes()}
         with torch.set_grad_enabled(name == "training"):
             difference = agreement(runs[name])
             times = settings.turns.time({**runs[name], **probes})
-        machine = settings.machine.at_the_time({who: times.pop(who).median for who in probes})
-        limit = shape.limit(machine, KINDS[kind], name == "training")
+        seconds = {who: times.pop(who).median for who in probes}
+        call, machine = seconds.pop(CALL), settings.machine.at_the_time(seconds)
+        limit = call + shape.limit(machine, KINDS[kind], name == "training")
         yield {
             "cell": kind,
             "shape": {"label": str(shape), **asdict(shape)},
             "pass": name,
             "times": {runner: asdict(timing) for runner, timing in times.items()},
             "difference": difference,
+            "call": call,
             "limit": limit,
             "flops": machine.flops,
             "operations": shape.operations(KINDS[kind].blocks) * (1 if name == "inference" else 3),
@@ -179,6 +184,22 @@ def _runs(
     if single and "JAX" not in without and importlib.util.find_spec("jax"):
         runs["inference"]["JAX"], runs["training"]["JAX"] = peers.jax_scan(peer, x, dy)
     return runs
+
+
+def _nothing(peer: peers.Layer, x: Tensor | PackedSequence, batch: int) -> dict[str, Run]:
+    """Pass → what torch takes for it beside what a layer computes."""
+    data = x.data if isinstance(x, PackedSequence) else x
+    layer = Nothing(peer, data.detach(), batch)
+    dy = torch.empty_like(layer.made[0])
+
+    def forward() -> Tensor:
+        y: Tensor = layer(data)[0]
+        return y
+
+    return {
+        "inference": forward,
+        "training": trained(forward, [data, *peer.parameters()], dy),
+    }
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks import cpu, features, peers, report, shapes, unfused
 from benchmarks.machine import BARRIER, Level, Machine, Work
+from benchmarks.nothing import Nothing
 from benchmarks.passes import agreement
 from benchmarks.report import Settings
 from benchmarks.turns import ONCE, Turns
@@ -45,6 +46,23 @@ def check(tables, count):
         assert table.markdown().count("\n") == count + 3
 
 
+@pytest.mark.parametrize("kind", shapes.KINDS)
+def test_what_torch_takes_for_a_call_is_that_of_the_same_tensors(kind):
+    layer = getattr(torch.nn, kind)(3, 4, num_layers=2, bidirectional=True)
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    nothing = Nothing(layer, x.detach(), 2)
+    y, state = layer(x)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            found = nothing(x)
+        expected = [y, *(state if isinstance(state, tuple) else [state])]
+        assert [one.shape for one in found] == [one.shape for one in expected]
+        assert all(one.requires_grad == grad for one in found)
+    given = [x, *layer.parameters()]
+    gradients = torch.autograd.grad(found[0], given, torch.ones_like(y))
+    assert [one.shape for one in gradients] == [one.shape for one in given]
+
+
 @pytest.mark.parametrize(
     "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k != "RNN")) for k in shapes.KINDS]
 )
@@ -57,6 +75,7 @@ def test_the_shapes_and_their_peers(kind):
         assert ("loop" in row["times"]) != row["shape"]["ragged"]
         assert ("ONNX Runtime" in row["times"]) == (onnx and row["pass"] == "inference")
         assert 0 <= row["difference"] < 1e-4
+        assert 0 < row["call"] < row["limit"]
     check(shapes.tables(rows), len(shapes.TINY))
 
 
