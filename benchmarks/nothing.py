@@ -1,13 +1,16 @@
 """What torch itself takes for a call of a layer, whatever the layer computes."""
 
+from itertools import starmap
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unrolled.nn import fresh
+
 
 class Nothing(nn.Module):
-    """A layer that makes the tensors of another one, and computes nothing.
+    """A layer that makes the tensors of another one, as quickly as can be, and computes nothing.
 
     Args:
         layer: the other one; both have its parameters.
@@ -21,28 +24,31 @@ class Nothing(nn.Module):
         directions = 1 + layer.bidirectional
         width, count = layer.hidden_size, layer.num_layers * directions
         states = 2 if isinstance(layer, nn.LSTM) else 1
-        self.made = [
-            x.new_empty(*x.shape[:-1], width * directions),
-            *(x.new_empty(count, batch, width) for _ in range(states)),
-        ]
+        shapes = [(*x.shape[:-1], width * directions), *[(count, batch, width)] * states]
+        self.made = [fresh.form_of(shape, x.dtype) for shape in shapes]
+        self.gradients = [fresh.form_of(one.shape, one.dtype) for one in (x, *self.given)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The output and the last states, of whatever is in memory."""
         if torch.is_grad_enabled():
-            made: tuple[Tensor, ...] = _Nothing.apply(self.made, x, *self.given)
+            made: tuple[Tensor, ...] = _Nothing.apply(self.made, self.gradients, x, *self.given)
             return made
-        return tuple(map(torch.empty_like, self.made))
+        return tuple(starmap(fresh.small_tensor, self.made))
 
 
 class _Nothing(torch.autograd.Function):
     """The same with a derivative: of the gradients, too, there is the memory."""
 
     @staticmethod
-    def forward(ctx: Any, made: list[Tensor], *given: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, made: list[fresh.Form], gradients: list[fresh.Form], *given: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*given)
-        return tuple(map(torch.empty_like, made))
+        ctx.gradients = gradients
+        return tuple(starmap(fresh.small_tensor, made))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        return None, *map(torch.empty_like, ctx.saved_tensors)
+    def backward(ctx: Any, *outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors
+        return None, None, *starmap(fresh.small_tensor, ctx.gradients)

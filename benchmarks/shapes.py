@@ -190,7 +190,7 @@ def _nothing(peer: peers.Layer, x: Tensor | PackedSequence, batch: int) -> dict[
     """Pass → what torch takes for it beside what a layer computes."""
     data = x.data if isinstance(x, PackedSequence) else x
     layer = Nothing(peer, data.detach(), batch)
-    dy = torch.empty_like(layer.made[0])
+    dy = torch.empty(layer.made[0][0])
 
     def forward() -> Tensor:
         y: Tensor = layer(data)[0]
