@@ -11,7 +11,7 @@ from own_cells import OWN_CELLS
 
 import unrolled
 from unrolled import Cell, cells, nn
-from unrolled.backends.cpu import lending
+from unrolled.backends.cpu import lending, memory
 from unrolled.nn import Recurrent, choice
 
 DOUBLE = torch.float64
@@ -168,19 +168,23 @@ def test_gradients_where_one_is_wanted_and_nowhere_else(wanted, short_only):
     assert all(t.grad is None for name, t in named.items() if name != wanted)
 
 
-def test_products_behind_each_other_have_gradients_without_that_of_the_input(short_only):
-    layer = layer_of(OWN_CELLS["deep_input"], num_layers=2)
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_products_behind_each_other_have_gradients_without_that_of_the_input(
+    num_layers, short_only
+):
+    layer = layer_of(OWN_CELLS["deep_input"], num_layers=num_layers)
     x = torch.randn(6, 2, 3, dtype=DOUBLE, requires_grad=True)
     expected = torch.autograd.grad(layer(x)[0].sum(), layer.parameters())
     found = torch.autograd.grad(layer(x.detach())[0].sum(), layer.parameters())
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("right_side", ["x + U.h @ h_prev", "u.h * h_prev", "x * u.h + h_prev"])
-def test_an_input_that_goes_into_no_product_needs_no_gradient(right_side, short_only):
+def test_an_input_that_goes_into_no_product_needs_no_gradient(right_side, num_layers, short_only):
     family = "u" if "u.h" in right_side else "U"
     cell = Cell.parse(f"def e(x, h_prev, *, {family}):\n    h = tanh({right_side})\n    return h")
-    layer = Recurrent(cell, 5, 5, num_layers=2, dtype=DOUBLE)
+    layer = Recurrent(cell, 5, 5, num_layers=num_layers, dtype=DOUBLE)
     x = torch.randn(6, 2, 5, dtype=DOUBLE, requires_grad=True)
     expected = torch.autograd.grad(layer(x)[0].sin().sum(), layer.parameters())
     found = torch.autograd.grad(layer(x.detach())[0].sin().sum(), layer.parameters())
@@ -449,6 +453,23 @@ def test_mixed_dtypes_get_a_sentence():
     layer.weight_hh_l0.data = layer.weight_hh_l0.data.double()
     with pytest.raises(unrolled.errors.InputError, match="float64"):
         layer(torch.randn(6, 2, 3))
+
+
+def test_large_tensors_take_memory_that_earlier_ones_have_left(monkeypatch, short_only):
+    taken, empty = [], memory.empty
+
+    def watched(shape, dtype):
+        taken.append(shape)
+        return empty(shape, dtype)
+
+    layer, x = nn.GRU(8, 64), torch.randn(1100, 4, 8, requires_grad=True)
+    expected = torch.autograd.grad(layer(x)[0].sum(), x)
+    monkeypatch.setattr(memory, "empty", watched)
+    y, h = layer(x)
+    assert y.nbytes > memory.LARGE > h.nbytes
+    assert y.shape in taken
+    assert h.shape not in taken
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x), expected)
 
 
 @torch.no_grad()
