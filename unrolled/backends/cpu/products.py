@@ -1,10 +1,10 @@
 """The product inside the time loop: a few rows times a matrix that stays the same for many steps.
 
 The matrix is packed once, so that the innermost loop reads it from one end to the other. That
-loop is a tile: some rows of the result, one or two panels wide, whose sums stay in registers while
-it runs over the units of the operand. Few rows take two panels at once: a sum waits some cycles for
-the one before it, and only many sums side by side keep the machine busy. So do all rows where there
-are registers for it.
+loop is a tile: some rows of the result, one panel wide or more, whose sums stay in registers while
+it runs over the units of the operand. Few rows take several panels at once: a sum waits some cycles
+for the one before it, and only many sums side by side keep the machine busy. So do all rows where
+there are registers for it.
 
 Tiles are written as functions of LLVM that take addresses: a call of one costs some nanoseconds,
 and one with Numba's arrays a hundred. A single row, whose steps are short, has tiles of its own,
@@ -39,7 +39,7 @@ from .vectors import (
 # the second cache half as often as six of two (measured with AVX-512: 1.07 times the rate for 64
 # rows of 512 units, 1.2 times for ten of 650); with twelve, sums would leave the registers.
 TILE_ROWS = 11 if REGISTERS == 32 else 6
-# Of a single row, panels of so many units are read one after the other, not two side by side.
+# Of a single row, panels of so many units are read one after the other, not side by side.
 # Measured on a Zen 5 with weights in the second cache: 237 GB/s in place of 205, and 0.88 of the
 # time of an LSTM of 192 or 256 units in inference; nothing is gained with fewer units or more.
 _ONE_BY_ONE = range(97, 601) if WIDE_ZEN else range(0)
