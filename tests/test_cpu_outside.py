@@ -56,7 +56,7 @@ def close(found, exact, units, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("rows", [*range(14), 63])
+@pytest.mark.parametrize("rows", [*range(18), 25, 63])
 def test_every_shape(rows, transposed, dtype):
     rng = np.random.default_rng(rows)
     for units in (0, 1, 5, 64):

@@ -46,18 +46,15 @@ _AHEAD = 4
 # What is not read often enough stays where it is: strips for fewer rows, blocks for fewer units.
 _FEW_ROWS, _FEW_UNITS = 32, 65
 
-# Rows of a tile, by how many vectors wide it is: sums fill 24 registers of 32, or 12 of 16.
-_HEIGHTS = (
-    {1: (8, 4, 1), 2: (8, 4, 1), 3: (8, 4, 1), 4: (6, 3, 1)}
-    if REGISTERS == 32
-    else {1: (8, 4, 1), 2: (6, 3, 1)}
-)
-_WIDEST = max(_HEIGHTS)
+# Rows of a tile at most, by how many vectors wide it is: sums fill 24 registers of 32, or 12 of 16.
+_HIGHEST = {1: 8, 2: 8, 3: 8, 4: 6} if REGISTERS == 32 else {1: 8, 2: 6}
+_WIDEST = max(_HIGHEST)
 
 
 def room_for_strip(units: int, dtype: Any) -> int:
-    """How many numbers a strip takes, of so many units of the operands."""
-    return min(units, UNITS) * STRIP * lanes(dtype)
+    """How many numbers a strip takes, of so many units of the operands: whole squares."""
+    side = lanes(dtype)
+    return -(-min(units, UNITS) // side) * side * STRIP * side
 
 
 def room_for_block(units: int) -> int:
@@ -104,6 +101,10 @@ class _Writer:
 
     def most(self, a: Any, b: Any) -> Any:
         return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
+
+    def ceiling(self, a: Any, b: Any) -> Any:
+        """How often b, at least, makes up a."""
+        return self.builder.udiv(self.builder.sub(self.builder.add(a, b), self.whole(1)), b)
 
     @contextmanager
     def starts(self, stop: Any, step: Any, start: Any = None) -> Iterator[Any]:
@@ -159,7 +160,10 @@ class _Product(_Writer):
         builder, zero = self.builder, self.whole(0)
         a, out, rows = self.a, self.out, self.rows
         high = builder.select(lays, self.whole(BLOCK_ROWS), self.most(rows, self.whole(1)))
-        behind = builder.mul(self.units, self.width)  # the strip
+        squares = self.ceiling(
+            self.units, self.whole(self.lanes)
+        )  # of the strip, one below the other
+        behind = builder.mul(squares, self.whole(STRIP * self.lanes**2))
         block = self.matrix(further(builder, self.room, behind), self.whole(BLOCK_ROWS))
         with self.starts(rows, high) as row:
             here = self.within(a, row, zero)
@@ -235,17 +239,25 @@ class _Product(_Writer):
         return Matrix(matrix.at(self.builder, row, column), matrix.row_step, matrix.column_step)
 
     def square(self, given: Matrix, laid: Matrix, rows: Any, columns: Any) -> None:
+        """Copy one square; beyond what is given of it, whatever there is."""
         builder, zero = self.builder, self.whole(0)
-        last = builder.sub(rows, self.whole(1))
         numbers = [self.whole(number) for number in range(self.lanes)]
-        # Beyond the last row, the last one is read again, and not written.
-        places = [given.at(builder, self.least(number, last), zero) for number in numbers]
-        lanes = first_lanes(builder, self.vector, columns)
-        vectors = [self.load(self.vector_at(place), lanes) for place in places]
-        lanes = first_lanes(builder, self.vector, rows)
-        for number, vector in zip(numbers, turned(builder, vectors), strict=True):
-            with builder.if_then(builder.icmp_signed("<", number, columns)):
-                self.store(vector, self.vector_at(laid.at(builder, number, zero)), lanes)
+        places = [self.vector_at(laid.at(builder, number, zero)) for number in numbers]
+        has_all = builder.icmp_signed(">=", self.least(rows, columns), self.whole(self.lanes))
+        with builder.if_else(has_all) as (whole, part):
+            with whole:
+                starts = [given.at(builder, number, zero) for number in numbers]
+                self.lay(starts, places, None)
+            with part:
+                last = builder.sub(rows, self.whole(1))
+                starts = [given.at(builder, self.least(number, last), zero) for number in numbers]
+                self.lay(starts, places, first_lanes(builder, self.vector, columns))
+
+    def lay(self, starts: list[Any], places: list[Any], mask: Any) -> None:
+        """Copy vectors, of each the lanes of the mask, as columns to where rows are laid."""
+        vectors = [self.load(self.vector_at(start), mask) for start in starts]
+        for vector, place in zip(turned(self.builder, vectors), places, strict=True):
+            self.store(vector, place, None)
 
     def strip(self) -> None:
         """All rows of a strip: tiles as wide as can be, and one for what is left of the columns."""
@@ -253,7 +265,7 @@ class _Product(_Writer):
         with self.blocks(column, self.columns, _WIDEST * self.lanes) as (first, column):
             self.tiles(first, _WIDEST, None)
         left = builder.sub(self.columns, column)
-        for width in _HEIGHTS:
+        for width in _HIGHEST:
             last = builder.sub(left, self.whole((width - 1) * self.lanes))  # lanes of a last vector
             some = builder.icmp_signed(">", last, self.whole(0))
             fits = builder.icmp_signed("<=", last, self.whole(self.lanes))
@@ -261,11 +273,25 @@ class _Product(_Writer):
                 self.tiles(column, width, first_lanes(builder, self.vector, last))
 
     def tiles(self, column: Any, width: int, mask: Any) -> None:
-        """All rows of some columns."""
-        row = self.whole(0)
-        for size in _HEIGHTS[width]:
-            with self.blocks(row, self.rows, size) as (first, row):
+        """All rows of some columns, in tiles about equally high: low ones wait for their sums.
+
+        25 rows are five times five.
+        """
+        builder, most, row = self.builder, _HIGHEST[width], self.whole(0)
+        count = self.ceiling(self.rows, self.whole(most))
+        high = self.ceiling(self.rows, count)
+        # So many have one row less.
+        lower = builder.sub(builder.mul(count, high), self.rows)
+        for size in range(most, 0, -1):
+            is_high, is_low = (
+                builder.icmp_signed("==", high, self.whole(size + less)) for less in (0, 1)
+            )
+            tiles = builder.select(is_low, lower, self.whole(0))
+            tiles = builder.select(is_high, builder.sub(count, lower), tiles)
+            end = builder.add(row, builder.mul(tiles, self.whole(size)))
+            with self.starts(end, self.whole(size), row) as first:
                 self.tile(first, size, column, width, mask)
+            row = end
 
     def tile(self, row: Any, rows: int, column: Any, width: int, mask: Any) -> None:
         """One tile; of its last vector the lanes of the mask, if there is one."""

@@ -9,6 +9,7 @@ them the other way round, so packing mostly turns small squares of numbers, as w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -284,20 +285,40 @@ def _vector_at(builder: Any, pointer: Any, offset: Any, vector: Any) -> Any:
 def turned(builder: Any, vectors: list[Any]) -> list[Any]:
     """A square of vectors with rows and columns exchanged.
 
-    Both halves of the vectors are interleaved, lane by lane, as often as the square can be halved.
+    First the small squares that lie in 16 bytes of as many rows: their halves are interleaved as
+    often as they can be halved. Processors move numbers within 16 bytes of a vector four times as
+    quickly as through all of it. Then these pieces of 16 bytes go where they belong.
     """
-    count, half = len(vectors), len(vectors) // 2
-    lane = ir.IntType(32)
-    kind = ir.VectorType(lane, count)
-    orders = ([n // 2 + start + n % 2 * count for n in range(count)] for start in (0, half))
-    masks = [ir.Constant(kind, [ir.Constant(lane, n) for n in order]) for order in orders]
-    for _ in range(count.bit_length() - 1):
-        vectors = [
-            builder.shuffle_vector(above, below, mask)
-            for above, below in zip(vectors[:half], vectors[half:], strict=True)
-            for mask in masks
-        ]
-    return vectors
+    count = len(vectors)
+    side = min(count, 16 // (4 if isinstance(vectors[0].type.element, ir.FloatType) else 8))
+    starts = range(0, count, side)
+    halves = [
+        [start + half + n // 2 + n % 2 * count for start in starts for n in range(side)]
+        for half in (0, side // 2)
+    ]
+    squares = []
+    for start in starts:
+        rows = vectors[start : start + side]
+        for _ in range(side.bit_length() - 1):
+            pairs = [*zip(rows[: side // 2], rows[side // 2 :], strict=True)]
+            rows = [_shuffled(builder, pair, half) for pair in pairs for half in halves]
+        squares.append(rows)
+    # Of two vectors all pieces with an even number, and all with an odd one.
+    parities = [[n for n in range(2 * count) if n // side % 2 == odd] for odd in (0, 1)]
+    columns = []
+    for pieces in map(list, zip(*squares, strict=True)):
+        for _ in range(len(starts).bit_length() - 1):
+            pairs = [*zip(pieces[::2], pieces[1::2], strict=True)]
+            pieces = [_shuffled(builder, pair, parity) for parity in parities for pair in pairs]
+        columns.append(pieces)
+    return [column for apart in zip(*columns, strict=True) for column in apart]
+
+
+def _shuffled(builder: Any, pair: tuple[Any, Any], order: Sequence[int]) -> Any:
+    """These numbers of two vectors, one behind the other."""
+    lanes = [ir.Constant(ir.IntType(32), number) for number in order]
+    mask = ir.Constant(ir.VectorType(lanes[0].type, len(lanes)), lanes)
+    return builder.shuffle_vector(*pair, mask)
 
 
 compiled(fill, _fill_result, _call_fill)
