@@ -12,7 +12,7 @@ from own_cells import OWN_CELLS
 import unrolled
 from unrolled import Cell, cells, nn
 from unrolled.backends.cpu import lending, memory
-from unrolled.nn import Recurrent, choice
+from unrolled.nn import Recurrent, choice, short
 
 DOUBLE = torch.float64
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
@@ -237,6 +237,49 @@ def test_a_changed_weight_counts_at_once(change, short_only):
     assert not torch.equal(after[0], before[0])
     fresh = both_passes(copy.deepcopy(layer), x, None)
     torch.testing.assert_close(after, fresh, rtol=0, atol=0)
+
+
+class Marked(torch.nn.Parameter):
+    """A parameter that might do anything with torch's operations."""
+
+
+def strided(layer):
+    layer.U_l0.data = layer.U_l0.t().contiguous().t()
+
+
+def negative(layer):
+    layer.U_l0.data = torch._neg_view(-layer.U_l0)
+
+
+def of_another_class(layer):
+    layer.U_l0 = Marked(layer.U_l0.data)
+
+
+@pytest.mark.parametrize("change", [strided, negative, of_another_class])
+def test_what_kernels_cannot_read_is_noticed_after_calls_that_could(change, monkeypatch):
+    layer = layer_of(cells.lstm)
+    x = torch.randn(6, 2, 3, dtype=DOUBLE, requires_grad=True)
+    expected = both_passes(layer, x, None)
+    change(layer)
+    found = both_passes(layer, x, None)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    monkeypatch.setattr(nn.layers.Layers, "_run", None)
+    with pytest.raises(TypeError):  # it does not go the short way
+        layer(x)
+
+
+def test_families_that_look_as_before_are_looked_at_by_one_call(monkeypatch, short_only):
+    layer = layer_of(cells.lstm, num_layers=2, bidirectional=True)
+    x = torch.randn(6, 2, 3, dtype=DOUBLE)
+    expected = layer(x)[0]
+    frozen = copy.deepcopy(layer).requires_grad_(False)
+    assert torch.equal(frozen(x)[0], expected)  # it looks at each: those had gradients
+    monkeypatch.setattr(short, "TensorGuards", None)
+    assert torch.equal(frozen(x)[0], expected)
+    with torch.no_grad():
+        assert torch.equal(frozen(x)[0], expected)
+    with pytest.raises(TypeError):
+        layer(x)
 
 
 def test_nothing_is_shared_between_calls(short_only):

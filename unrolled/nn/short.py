@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, is_grad_enabled, nn
+from torch._C._dynamo.guards import TensorGuards
 
 from ..backends.cpu.lending import LIMIT, Lending
 from ..backends.cpu.sharing import worth
@@ -73,6 +74,10 @@ class Shortcut:
                 strict=True,
             )
         ]
+        self._names = [name for name, _ in self.families]
+        # Whether families look as the last ones did that kernels could read: one call of torch's,
+        # which code that it has compiled asks, takes a third of the time of looking at each.
+        self._alike: Callable[..., bool] = lambda *families: False
         self.desks: Lending[Desk] = Lending()
         self._most: dict[Place, int] = {}  # of how many threads a call can make use; 0: not short
 
@@ -82,20 +87,25 @@ class Shortcut:
 
     def families_of(self, module: nn.Module) -> list[Tensor] | None:
         """The families of all layers and directions; None if kernels cannot read one of them."""
-        dtype, parameters, families = self.dtype, module._parameters, []
-        for name, shape in self.families:
-            family = parameters.get(name)
+        families: list[Any] = [*map(module._parameters.get, self._names)]
+        if self._alike(*families):
+            return families
+        dtype = self.dtype
+        for number, (name, shape) in enumerate(self.families):
+            family = families[number]
             if family is None:
-                family = getattr(module, name)
+                family = families[number] = getattr(module, name)
             if (
                 type(family) not in _PLAIN
                 or family.shape != shape
                 or family.dtype is not dtype
                 or not family.is_cpu
+                or family.is_neg()
                 or not family.is_contiguous()
             ):
                 return None
-            families.append(family)
+        guards = TensorGuards(*families, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+        self._alike = guards.check
         return families
 
     def run(
