@@ -104,8 +104,8 @@ TINY = (
     Shape(6, 3, 4, 5, ragged=True),
 )
 
-# The least ratios to the best library that count as reached, of a packed sequence to torch.nn, whose
-# form of a batch it is: inference, training.
+# The least ratios to the best library that count as reached: inference, training. Those of a packed
+# sequence are to torch.nn, whose form of a batch it is.
 FLOORS = {
     (63, 1, 24, 32): {"LSTM": (2.0, 8), "GRU": (2.0, 30), "RNN": (2.0, 15)},
     (1000, 1, 64, 64): {"LSTM": (1.4, 3), "GRU": (1.3, 40), "RNN": (2.5, 15)},

@@ -65,16 +65,8 @@ class Shortcut:
             for number, sizes in enumerate(numbers)
         ]
         self.stack = Stack(directions, width, dtype)
-        self.families = [
-            (name, torch.Size(shape))
-            for of_direction, direction in zip(names, directions, strict=True)
-            for name, shape in zip(
-                of_direction,
-                direction.cell.parameter_shapes(direction.sizes).values(),
-                strict=True,
-            )
-        ]
-        self._names = [name for name, _ in self.families]
+        self._names = [name for of_direction in names for name in of_direction]
+        self._shapes = [torch.Size(shape) for shape, _, _ in self.stack.families]
         # Whether families look as the last ones did that kernels could read: one call of torch's,
         # which code that it has compiled asks, takes a third of the time of looking at each.
         self._alike: Callable[..., bool] = lambda *families: False
@@ -87,18 +79,18 @@ class Shortcut:
 
     def families_of(self, module: nn.Module) -> list[Tensor] | None:
         """The families of all layers and directions; None if kernels cannot read one of them."""
-        families: list[Any] = [*map(module._parameters.get, self._names)]
+        parameter_of = module._parameters.get
+        families: list[Any] = [
+            getattr(module, name) if (parameter := parameter_of(name)) is None else parameter
+            for name in self._names
+        ]
         if self._alike(*families):
             return families
-        dtype = self.dtype
-        for number, (name, shape) in enumerate(self.families):
-            family = families[number]
-            if family is None:
-                family = families[number] = getattr(module, name)
+        for family, shape in zip(families, self._shapes, strict=True):
             if (
                 type(family) not in _PLAIN
                 or family.shape != shape
-                or family.dtype is not dtype
+                or family.dtype is not self.dtype
                 or not family.is_cpu
                 or family.is_neg()
                 or not family.is_contiguous()

@@ -160,9 +160,7 @@ class _Product(_Writer):
         builder, zero = self.builder, self.whole(0)
         a, out, rows = self.a, self.out, self.rows
         high = builder.select(lays, self.whole(BLOCK_ROWS), self.most(rows, self.whole(1)))
-        squares = self.ceiling(
-            self.units, self.whole(self.lanes)
-        )  # of the strip, one below the other
+        squares = self.ceiling(self.units, self.whole(self.lanes))  # from top to bottom of a strip
         behind = builder.mul(squares, self.whole(STRIP * self.lanes**2))
         block = self.matrix(further(builder, self.room, behind), self.whole(BLOCK_ROWS))
         with self.starts(rows, high) as row:
