@@ -86,6 +86,23 @@ def test_cells_that_no_one_thought_of(cell):
         assert_close(case.both_passes(cpu.run, recompute=True), expected, 1e-10)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_state_that_products_before_the_loop_need_is_handed_on(recompute):
+    """No state goes into it, so it is there before the loop, which must hand it on all the same."""
+    cell = Cell.parse(
+        """def ahead(x, c_prev, *, W, U, V):
+            h = tanh(W.h @ x)
+            c = tanh(U.c @ c_prev + V.c @ h)
+            return c, h"""
+    )
+    for steps in (Steps.dense(4, 3), Steps.dense(1, 1), RAGGED):
+        case = Case.draw(cell, steps, 5, 17)
+        for reverse in (False, True):
+            expected = case.both_passes(reference.run, reverse=reverse)
+            found = case.both_passes(cpu.run, reverse=reverse, recompute=recompute)
+            assert_close(found, expected, 1e-11)
+
+
 def test_sizes_of_their_own():
     sizes = {"h": 3, "c": 18}
     case = Case.draw(cells.projected_lstm, Steps.dense(5, 4), 7, sizes)

@@ -421,7 +421,8 @@ class Layout:
         computed = {i.name for i in program.instructions} - {
             result for product in self.results for result in product.results
         }
-        handed_on = {handed_on for _, handed_on in program.carried}
+        handed_on = dict.fromkeys(handed_on for _, handed_on in program.carried)
+        yield from ((value, LOOP, 0) for value in handed_on if value in self.made_before)
         places = {value: (LOOP, 0) for slab in self.inputs for value in self.slabs[slab].values}
         places |= dict.fromkeys(self.states, (LOOP, 0))
         for section, stages in enumerate(self.sections):
@@ -433,6 +434,11 @@ class Layout:
         for value, (section, number) in places.items():
             if value not in computed and (self.homes(value) or value in handed_on):
                 yield value, section, number
+
+    @property
+    def made_before(self) -> set[str]:
+        """The values that segments compute before the loop."""
+        return {i.name for stage in self.schedule.before for i in stage.instructions}
 
     def _copy(self, value: str, section: int, earliest: int) -> None:
         """Copy a value where a segment of its size runs anyway, else in a segment of its own."""

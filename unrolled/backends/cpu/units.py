@@ -204,8 +204,9 @@ class UnitText:
 
     def _stores(self, value: str, whole: bool) -> Iterator[str]:
         name = self._name(value)
-        for slab, position in self.layout.homes(value):
-            yield self._store(slab, self._column(slab, position), name, whole)
+        if self.section != LOOP or value not in self.layout.made_before:
+            for slab, position in self.layout.homes(value):
+                yield self._store(slab, self._column(slab, position), name, whole)
         if self.section == LOOP:
             for received, handed_on in self.program.carried:
                 if handed_on == value:
