@@ -1,5 +1,11 @@
 """The products outside the loop of a short sequence against NumPy, for every tile and edge."""
 
+import ctypes
+import mmap
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numba import njit
@@ -133,6 +139,40 @@ def test_more_than_strips_and_blocks_hold(rows, units, columns, dtype):
             close(out, exact, 4 * units, dtype)
             product(left, right, out, True)
             close(out, 2 * exact, 16 * units, dtype)
+
+
+def before_a_guard(matrix):
+    """A copy, behind whose last number a page begins that nobody may read."""
+    size = -(-matrix.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    page = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + size
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(page), mmap.PAGESIZE, 0) == 0
+    copied = np.frombuffer(memory, matrix.dtype, matrix.size, size - matrix.nbytes)
+    copied = copied.reshape(matrix.shape)
+    copied[:] = matrix
+    return copied
+
+
+def read_up_to_the_guard():
+    rng = np.random.default_rng(0)
+    for dtype in DTYPES:
+        for units in (1, 5, 16, 24, 33):
+            for rows, columns in ((1, 1), (7, 3), (40, 16), (33, 20), (2, 65)):
+                a, b = (drawn(rng, size, units, dtype) for size in (rows, columns))
+                exact = a.astype(np.float64) @ b.T.astype(np.float64)
+                a, b = before_a_guard(a), before_a_guard(b)
+                for left in (a, before_a_guard(a.T).T):
+                    for right in (b.T, before_a_guard(b.T)):
+                        out = before_a_guard(np.empty((rows, columns), dtype))
+                        product(left, right, out, False)
+                        close(out, exact, units, dtype)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are guarded as Linux guards them")
+def test_nothing_behind_the_operands_is_read():
+    """In a process of its own, which would end there."""
+    code = "import test_cpu_outside; test_cpu_outside.read_up_to_the_guard()"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
 
 
 def test_copying_and_setting():
