@@ -23,6 +23,7 @@ from .desk import ROWS, Beside, Desk, Stack
 from .direction import direction_of, forward_eager
 
 _PLAIN = (nn.Parameter, Tensor)
+_LOOKS = 4  # of families that are known: those of one layer may be frozen, of another not
 _KNOWN = 256  # shapes of which is known whether they are short
 
 # The shape of the input; whether it is of one step, without T, or the steps of ragged rows.
@@ -67,9 +68,9 @@ class Shortcut:
         self.stack = Stack(directions, width, dtype)
         self._names = [name for of_direction in names for name in of_direction]
         self._shapes = [torch.Size(shape) for shape, _, _ in self.stack.families]
-        # Whether families look as the last ones did that kernels could read: one call of torch's,
-        # which code that it has compiled asks, takes a third of the time of looking at each.
-        self._alike: Callable[..., bool] = lambda *families: False
+        # Whether families look as some did that kernels could read: one call of torch's, which code
+        # that it has compiled asks, takes a third of the time of looking at each.
+        self._alike: tuple[Callable[..., bool], ...] = ()
         self.desks: Lending[Desk] = Lending()
         self._most: dict[Place, int] = {}  # of how many threads a call can make use; 0: not short
 
@@ -84,8 +85,9 @@ class Shortcut:
             getattr(module, name) if (parameter := parameter_of(name)) is None else parameter
             for name in self._names
         ]
-        if self._alike(*families):
-            return families
+        for alike in self._alike:
+            if alike(*families):
+                return families
         for family, shape in zip(families, self._shapes, strict=True):
             if (
                 type(family) not in _PLAIN
@@ -97,7 +99,7 @@ class Shortcut:
             ):
                 return None
         guards = TensorGuards(*families, dynamic_dims_sizes=None, dynamic_dims_strides=None)
-        self._alike = guards.check
+        self._alike = (guards.check, *self._alike[: _LOOKS - 1])
         return families
 
     def run(

@@ -416,7 +416,7 @@ class Layout:
             self._copy(value, section, earliest)
 
     def _copies(self) -> Iterable[tuple[str, int, int]]:
-        """Values that are put into another array without being computed by a segment."""
+        """Values that are put into another array by a section that does not compute them."""
         program = self.schedule.program
         computed = {i.name for i in program.instructions} - {
             result for product in self.results for result in product.results
