@@ -125,9 +125,9 @@ class Machine:
         """The least seconds of what a step must wait for.
 
         That is the product of U and the state and, forward, the sigmoids and tanhs: their
-        arithmetic, or reading U from the cache in which each core has its part of it. Where there
-        are fewer rows than cores they meet after each step, or one of them does it all; and where
-        a core has one row, nothing else is left to do while it waits for a function.
+        arithmetic, or each core's reading of its part of U. Where there are fewer rows than cores
+        they meet after each step, or one of them does it all; and where a core has one row, nothing
+        else is left to do while it waits for a function.
         """
         matrix = 4 * work.blocks * hidden * hidden
         functions = work.functions * batch * hidden * self.sigmoid if forward else 0.0
@@ -135,11 +135,22 @@ class Machine:
 
         def on(cores: int) -> float:
             part = matrix / cores
-            bandwidth = next(level.bandwidth for level in self.levels if part <= level.size)
             arithmetic = (batch * matrix / 2 / self.flops + functions) / cores
-            return max(arithmetic, part / bandwidth) + (BARRIER if batch < cores else 0)
+            return max(arithmetic, self.reading(part)) + (BARRIER if batch < cores else 0)
 
         return waiting + min(map(on, range(1, self.threads + 1)))
+
+    def reading(self, size: float) -> float:
+        """The least seconds in which a core reads so many bytes once more.
+
+        What it has read last it finds in the nearest caches, if it goes back the way it came.
+        """
+        seconds = nearer = 0.0
+        for level in self.levels:
+            found = min(size, level.size)
+            seconds += max(0.0, found - nearer) / level.bandwidth
+            nearer = max(nearer, found)
+        return seconds
 
     def layer(
         self, batches: Iterable[int], work: Work, inputs: int, hidden: int, training: bool

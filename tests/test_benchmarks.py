@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -154,8 +155,10 @@ def test_the_limit_is_arithmetic_reading_waiting_or_meeting():
     reading = 4 * 64**2 / 100e9
     assert MACHINE.step(1, small, 64) == pytest.approx(reading + 20e-9)
     assert MACHINE.step(1, small, 64, forward=False) == pytest.approx(reading)
-    # One row, U in the memory: two cores read half of it each, and meet.
-    reading = 4 * 4 * 512**2 / 20e9
+    # One row, U in the memory, all but what the first cache keeps of it: two cores read half of it
+    # each, and meet.
+    near = 32 << 10
+    reading = near / 100e9 + (4 * 4 * 512**2 / 2 - near) / 10e9
     assert MACHINE.step(1, large, 512) == pytest.approx(reading + BARRIER + 2 * 20e-9)
     # Many rows: arithmetic, on both, and functions, which take their time but are not waited for.
     multiplying, functions = 2 * 64 * 4 * 512**2 / 200e9, 5 * 64 * 512 * 1e-9 / 2
@@ -165,6 +168,18 @@ def test_the_limit_is_arithmetic_reading_waiting_or_meeting():
     products = 5 * 2 * 64 * 4 * 512 * (512 + 128) / 200e9
     assert infer == pytest.approx(products + 5 * functions)
     assert train == pytest.approx(3 * products + 5 * functions)
+
+
+def test_what_was_read_last_is_read_from_the_nearest_caches():
+    near, far = Level("L1", 1000, 100.0), Level("memory", 1 << 62, 1.0)
+    middle = Level("L2", 3000, 10.0)
+    machine = replace(MACHINE, levels=(near, middle, far))
+    assert machine.reading(500) == pytest.approx(5)
+    assert machine.reading(2500) == pytest.approx(10 + 150)
+    assert machine.reading(3500) == pytest.approx(10 + 200 + 500)
+    # Some have a third cache that is no larger than the second.
+    odd = replace(MACHINE, levels=(near, middle, replace(near, bandwidth=2.0), far))
+    assert odd.reading(3500) == pytest.approx(10 + 200 + 500)
 
 
 def test_the_machine_takes_sigmoids_as_fast_as_the_quicker():
