@@ -518,13 +518,57 @@ def test_large_tensors_take_memory_that_earlier_ones_have_left(monkeypatch, shor
     torch.testing.assert_close(torch.autograd.grad(y.sum(), x), expected)
 
 
-@torch.no_grad()
-def test_a_desk_holds_the_memory_of_its_tables():
-    layer = nn.Recurrent(cells.lstm, 3, 17, num_layers=2)
-    layer(torch.randn(4, 2, 3))
+def the_desk(layer):
     (way,) = layer._shortcuts.values()
     ((desk,),) = way.desks.free.values()
+    return desk
+
+
+def test_a_desk_holds_the_memory_of_its_tables():
+    layer = nn.Recurrent(cells.lstm, 3, 17, num_layers=2)
+    with torch.no_grad():
+        layer(torch.randn(4, 2, 3))
+    desk = the_desk(layer)
     before = desk.nbytes
-    assert before >= sum(one.table.nbytes for one in desk.inference) > 0
-    adjoint = sum(one.table.nbytes for one in desk.adjoint)  # made now
-    assert desk.nbytes == before + adjoint > before
+    tables = sum(one.table.nbytes for one in desk.inference)
+    assert before >= tables > 0
+    layer(torch.randn(4, 2, 3))[0].sum().backward()
+    (room,) = desk._passes.rooms
+    assert desk.nbytes == before + room.nbytes
+    assert [one.table.nbytes for one in (*desk.training, *desk.adjoint)] == [0] * 4
+
+
+def test_layers_in_training_work_in_the_same_memory():
+    held = []
+    for num_layers in (1, 4):
+        layer = nn.Recurrent(cells.lstm, 17, 17, num_layers=num_layers)
+        layer(torch.randn(9, 2, 17))[0].sum().backward()
+        held.append([room.nbytes for room in the_desk(layer)._passes.rooms])
+    assert held[0] == held[1]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, cell in ALL_CELLS.items()
+    ],
+)
+def test_what_a_pass_of_training_leaves_in_memory_is_needed_by_none(cell, short_only):
+    layer = layer_of(cell, 11, bidirectional=True)
+    x = torch.randn(6, 2, layer.input_size, dtype=DOUBLE, requires_grad=True)
+    expected = both_passes(layer, x, None)
+    rooms = the_desk(layer)._passes.rooms
+    assert len(rooms) == 2  # one for each direction
+
+    def spoil():
+        for room in rooms:
+            room.view(float).fill(float("nan"))
+
+    spoil()
+    outputs = flat(layer(x))
+    spoil()
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(y.shape, generator=generator, dtype=DOUBLE) for y in outputs]
+    found = torch.autograd.grad(outputs, [x, *layer.parameters()], gradients)
+    torch.testing.assert_close([*outputs, *found], expected, rtol=0, atol=0)

@@ -13,7 +13,7 @@ import unrolled
 from unrolled import cells, nn
 from unrolled.backends.cpu import lending, live
 from unrolled.errors import BackendError, InputError
-from unrolled.nn import desk, short
+from unrolled.nn import passes, short
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5}
 CELLS = {
@@ -164,7 +164,7 @@ def test_whatever_its_memory_looks_like(by_kernels):
 @torch.no_grad()
 def test_many_rows_stream_too():
     layer = nn.GRU(3, 5, 2).double()
-    x = torch.randn(3, desk.ROWS + 1, 3, dtype=torch.float64)
+    x = torch.randn(3, passes.ROWS + 1, 3, dtype=torch.float64)
     assert_same(streamed(layer, x), layer(x))
 
 
@@ -174,9 +174,9 @@ def test_one_step_of_many_rows_is_a_whole_pass(threads, monkeypatch):
     """By packed weights, and on several threads of fewer rows."""
     monkeypatch.setattr(short, "worth", lambda *_: threads)
     monkeypatch.setenv("UNROLLED_THREADS", str(threads))
-    layer, streams, most = nn.GRU(7, 9).double(), [], desk.ROWS // threads
-    of = desk.live_kernel_for
-    monkeypatch.setattr(desk, "live_kernel_for", lambda *a: (streams.append(a), of(*a))[1])
+    layer, streams, most = nn.GRU(7, 9).double(), [], passes.ROWS // threads
+    of = passes.live_kernel_for
+    monkeypatch.setattr(passes, "live_kernel_for", lambda *a: (streams.append(a), of(*a))[1])
     layer.step(torch.randn(most + 1, 7, dtype=torch.float64))
     assert not streams
     layer.step(torch.randn(most, 7, dtype=torch.float64))

@@ -6,35 +6,25 @@ kernel that reads weights where they lie (`backends.cpu.live`); more are a whole
 (`backends.cpu.whole`), of a team of threads where it has work for them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate, starmap
 from math import prod
-from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..backends.cpu import Kernel, kernel_for, memory
-from ..backends.cpu.live import LiveText, live_kernel_for
-from ..backends.cpu.sharing import share_out, work_outside
-from ..backends.cpu.tables import FIRST, Extent, Table
+from ..backends.cpu import kernel_for, memory
+from ..backends.cpu.tables import FIRST
 from ..backends.cpu.team import NEXT
-from ..backends.cpu.whole import WholeText
 from ..backends.steps import Steps
 from ..language.sizes import ONE
-from ..program import Program
 from . import fresh
 from .direction import Direction
 from .fresh import DTYPES, form_of, nbytes_of
-
-# Rows of one step that read weights where they lie, at most, times the threads that they are worth.
-# More are quicker with packed weights. Measured on a Zen 5 (LSTM, GRU, simple RNN; 64 to 512
-# units): by one thread as long at 8 to 16 rows, by two at 4 to 6 where two are of use, and 0.4 of
-# the time at 64.
-ROWS = 8
+from .passes import Pass, Passes
 
 _address = Tensor.data_ptr
 _PLACE = 8 * FIRST  # the byte of a table from which on a call writes addresses
@@ -105,26 +95,6 @@ def _work_of_a_row(direction: Direction) -> int:
     )
 
 
-class _Pass(NamedTuple):
-    """One direction of one layer: what a call writes into its table, and the call.
-
-    Attributes:
-        write: `write(numbers, _PLACE, *addresses)`, of as many as change from call to call.
-        numbers: the table's.
-        call: the compiled function, for one thread.
-        address: where the table lies.
-        table: which holds the memory.
-        kernel: by which a team of threads does it; None if it takes one thread only.
-    """
-
-    write: Callable[..., None]
-    numbers: Any
-    call: Callable[[int], None]
-    address: int
-    table: Table
-    kernel: Kernel | None
-
-
 class Desk:
     """What one call at a time works with: tables, memory, and how tensors look for one shape.
 
@@ -150,6 +120,7 @@ class Desk:
             self.steps = Steps.dense(1 if how else rows[0], between[0] if between else 1)
         self.rows = self.steps.rows
         self.dtype: np.dtype[Any] = DTYPES[stack.dtype]
+        self._passes = Passes(stack.directions, stack.width, self.steps, threads, self.dtype)
         size, count, dtype = stack.state_sizes[0], len(stack.directions), stack.dtype
         self.input, self.output = form_of(shape, dtype), form_of((*rows, stack.width * size), dtype)
         # What kernels write at every step: every state of all directions, or the output.
@@ -188,7 +159,7 @@ class Desk:
         largest = max(map(nbytes_of, (self.input, *self.made, *stack.families)))
         self.new = fresh.small_tensor if largest < memory.LARGE else fresh.tensor
         own = self.inner, *self.halves, *self.sides, *self.gradients
-        self.nbytes = sum(part.nbytes for part in own)
+        self.nbytes = self._own = sum(part.nbytes for part in own)
 
     def _empty(self, *shape: int) -> Tensor:
         with torch.inference_mode(False):  # it serves outside of that mode, too
@@ -197,49 +168,23 @@ class Desk:
     # Of all directions a pass; compiled by the first call that it serves.
 
     @cached_property
-    def inference(self) -> list[_Pass]:
+    def inference(self) -> list[Pass]:
         """Forward, when nothing is kept."""
-        return self._passes("inference")
+        return self._counted(self._passes.inference())
 
     @cached_property
-    def training(self) -> list[_Pass]:
+    def training(self) -> list[Pass]:
         """Forward, when `backward` will follow."""
-        return self._passes("training")
+        return self._counted(self._passes.training())
 
     @cached_property
-    def adjoint(self) -> list[_Pass]:
-        """Backward."""
-        return self._passes("adjoint")
+    def adjoint(self) -> list[Pass]:
+        """Backward, in the memory of `training`."""
+        return self._counted(self._passes.adjoint())
 
-    def _passes(self, kind: str) -> list[_Pass]:
-        made = [self._pass(direction, kind) for direction in self.stack.directions]
-        self.nbytes += sum(one.table.nbytes for one in made)
+    def _counted(self, made: list[Pass]) -> list[Pass]:
+        self.nbytes = self._own + self._passes.nbytes
         return made
-
-    def _pass(self, direction: Direction, kind: str) -> _Pass:
-        program: Program = getattr(direction, kind)
-        function: LiveText | WholeText
-        kernel, shareable, work, outside = None, False, 0, 0
-        steps = self.steps
-        one_step = steps.length == 1 and steps.rows == steps.batch
-        if kind == "inference" and one_step and steps.rows * self.threads <= ROWS:
-            live = live_kernel_for(program, self.dtype)
-            function, call = live.function, live.call
-        else:
-            kernel = kernel_for(program, self.dtype)
-            function, call, shareable = kernel.whole, kernel.call_whole, kernel.layout.shareable
-            work = kernel.layout.work_of_a_row(direction.sizes)
-            outside = work_outside(kernel.schedule, direction.sizes)
-        threads = max(1, self.threads // self.stack.width) if kernel else 1
-        sharing = share_out(
-            steps, work, shareable, threads, outside, self.dtype.itemsize, kind != "inference"
-        )
-        table = Table(
-            function, Extent(direction.sizes, steps, sharing, self.dtype), direction.reverse
-        )
-        write = Struct(f"{len(function.pointers)}q").pack_into
-        alone = self.threads == 1 or table.threads * self.stack.width == 1
-        return _Pass(write, table.numbers, call, table.address, table, None if alone else kernel)
 
     def forward(
         self,
@@ -285,7 +230,7 @@ class Desk:
 
     def _stacked(
         self,
-        passes: Sequence[_Pass],
+        passes: Sequence[Pass],
         x: Tensor,
         given_at: Sequence[int],
         made: Sequence[Tensor],
@@ -331,7 +276,7 @@ class Desk:
                     self._inner(kept, layer).mul_(beside.between[layer])
                 below = above
 
-    def _together(self, passes: Sequence[_Pass]) -> None:
+    def _together(self, passes: Sequence[Pass]) -> None:
         """All directions of a layer, by a team of threads."""
         kernel = passes[0].kernel
         assert kernel is not None

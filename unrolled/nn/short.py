@@ -19,8 +19,9 @@ from ..backends.cpu.lending import LIMIT, Lending
 from ..backends.cpu.sharing import worth
 from ..backends.steps import Steps
 from .choice import refuse_second_derivative, threads_at_hand, watched
-from .desk import ROWS, Beside, Desk, Stack
+from .desk import Beside, Desk, Stack
 from .direction import direction_of, forward_eager
+from .passes import ROWS
 
 _PLAIN = (nn.Parameter, Tensor)
 _LOOKS = 4  # of families that are known: those of one layer may be frozen, of another not

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...language.sizes import ONE
-from ..steps import Steps
+from ..steps import Array, Steps
 from . import memory
 from .sharing import Sharing
 from .team import (
@@ -78,31 +78,40 @@ class TableFunction(Protocol):
 class Table:
     """The table of a call for given sizes, steps and threads; only addresses are to be written yet.
 
+    Args:
+        function: what is called.
+        extent: what the shapes of its arrays depend on.
+        reverse: whether the layer reads the sequence from its end.
+        room: memory that its arrays lie in, `nbytes_of` bytes or more; of its own if None.
+
     Attributes:
         numbers: the table; from `FIRST` on it has places for the addresses of the function's
             `pointers`.
         address: where it lies.
         threads: how many come to the call.
-        nbytes: the memory that it holds.
+        nbytes: the memory of its own that it holds.
     """
 
-    def __init__(self, function: TableFunction, extent: Extent, reverse: bool = False) -> None:
-        steps, sharing, dtype = extent.steps, extent.sharing, extent.dtype
-        shapes = {name: function.shape(name, extent) for name in function.scratch}
+    def __init__(
+        self,
+        function: TableFunction,
+        extent: Extent,
+        reverse: bool = False,
+        room: Array | None = None,
+    ) -> None:
+        steps, sharing = extent.steps, extent.sharing
+        shapes = _scratch_of(function, extent)
         known = {f"{letter}_size": number for letter, number in extent.sizes.items()}
         known |= {LENGTH: steps.length, BATCH: steps.batch, ALL_ROWS: steps.rows}
         known |= function.numbers(extent)
         for name, shape in shapes.items():
             known |= {axis_of(name, axis): size for axis, size in enumerate(shape)}
-        spans = [
-            -(-prod(shape) * dtype.itemsize // memory.LINE) * memory.LINE
-            for shape in shapes.values()
-        ]
-        self._memory = memory.empty((sum(spans),), np.dtype(np.uint8))
-        at = self._memory.ctypes.data
-        for name, span in zip(shapes, spans, strict=True):
+        self.nbytes = nbytes_of(function, extent) if room is None else 0
+        self._room = memory.empty((self.nbytes,), np.dtype(np.uint8)) if room is None else room
+        at = self._room.ctypes.data
+        for name, shape in shapes.items():
             known[name] = at
-            at += span
+            at += _span(shape, extent.dtype)
         self._steps = {
             name: np.ascontiguousarray(array, np.int64)
             for name, array in (
@@ -120,11 +129,25 @@ class Table:
         self.numbers[CUTS], self.numbers[CUTS + 1] = known["cuts"], len(sharing.cuts)
         self.address = ctypes.addressof(self.numbers)
         self.threads = sharing.threads
-        self.nbytes: int = self._memory.nbytes
 
     def begin(self, behind: "Table | None" = None) -> None:
         """Make the head ready for a team of threads, which goes on to another table if there is."""
         _write_progress(self.numbers, 8 * BEHIND, behind.address if behind else 0, *_NOTHING_DONE)
+
+
+def nbytes_of(function: TableFunction, extent: Extent) -> int:
+    """The memory that the arrays of a table take."""
+    return sum(_span(shape, extent.dtype) for shape in _scratch_of(function, extent).values())
+
+
+def _scratch_of(function: TableFunction, extent: Extent) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays that lie in memory of the table's own."""
+    return {name: function.shape(name, extent) for name in function.scratch}
+
+
+def _span(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """The bytes of an array, up to where a line of the cache ends."""
+    return -(-prod(shape) * dtype.itemsize // memory.LINE) * memory.LINE
 
 
 def axis_of(name: str, axis: int) -> str:

@@ -1,0 +1,141 @@
+"""Passes: of each direction of each layer a compiled function with its table, for one shape."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from struct import Struct
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backends.cpu import Kernel, kernel_for, memory
+from ..backends.cpu.live import LiveKernel, live_kernel_for
+from ..backends.cpu.sharing import share_out, work_outside
+from ..backends.cpu.tables import Extent, Table, nbytes_of
+from ..backends.steps import Array, Steps
+from ..program import Program
+from .direction import Direction
+
+# Rows of one step that read weights where they lie, at most, times the threads that they are worth.
+# More are quicker with packed weights. Measured on a Zen 5 (LSTM, GRU, simple RNN; 64 to 512
+# units): by one thread as long at 8 to 16 rows, by two at 4 to 6 where two are of use, and 0.4 of
+# the time at 64.
+ROWS = 8
+
+
+class Pass(NamedTuple):
+    """One direction of one layer: what a call writes into its table, and the call.
+
+    Attributes:
+        write: `write(numbers, place, *addresses)`, of as many as change from call to call.
+        numbers: the table's.
+        call: the compiled function, for one thread.
+        address: where the table lies.
+        table: which holds the memory.
+        kernel: by which a team of threads does it; None if it takes one thread only.
+    """
+
+    write: Callable[..., None]
+    numbers: Any
+    call: Callable[[int], None]
+    address: int
+    table: Table
+    kernel: Kernel | None
+
+
+class Passes:
+    """The passes through a stack of layers.
+
+    Args:
+        directions: of all layers, the two of a bidirectional one side by side.
+        width: directions of a layer.
+        steps: the rows of each step.
+        threads: how many there are for a layer.
+        dtype: float32 or float64.
+
+    Attributes:
+        nbytes: the memory that the passes made so far hold.
+    """
+
+    def __init__(
+        self,
+        directions: Sequence[Direction],
+        width: int,
+        steps: Steps,
+        threads: int,
+        dtype: np.dtype[Any],
+    ) -> None:
+        self.directions, self.width = directions, width
+        self.steps, self.threads, self.dtype = steps, threads, dtype
+        self.nbytes = 0
+
+    def inference(self) -> list[Pass]:
+        """Forward, when nothing is kept. Each has memory of its own: packed weights stay in it."""
+        made = [self._pass(direction, "inference", None) for direction in self.directions]
+        self.nbytes += sum(one.table.nbytes for one in made)
+        return made
+
+    def training(self) -> list[Pass]:
+        """Forward, when a backward pass will follow."""
+        return self._in_rooms("training")
+
+    def adjoint(self) -> list[Pass]:
+        """Backward."""
+        return self._in_rooms("adjoint")
+
+    def _in_rooms(self, kind: str) -> list[Pass]:
+        return [
+            self._pass(direction, kind, self.rooms[number % self.width])
+            for number, direction in enumerate(self.directions)
+        ]
+
+    @cached_property
+    def rooms(self) -> list[Array]:
+        """The memory in which passes of training work, for each direction of a layer.
+
+        They come one after the other, those of all layers, forward and back, and none of them needs
+        what is left there: so each finds in the caches what it writes on, and not what it does not
+        need.
+        """
+        needed = [0] * self.width
+        for number, direction in enumerate(self.directions):
+            for kind in ("training", "adjoint"):
+                kernel = self._kernel(direction, kind)
+                assert isinstance(kernel, Kernel)
+                nbytes = nbytes_of(kernel.whole, self._extent(direction, kind, kernel))
+                needed[number % self.width] = max(needed[number % self.width], nbytes)
+        self.nbytes += sum(needed)
+        return [memory.empty((nbytes,), np.dtype(np.uint8)) for nbytes in needed]
+
+    def _kernel(self, direction: Direction, kind: str) -> Kernel | LiveKernel:
+        program: Program = getattr(direction, kind)
+        steps = self.steps
+        one_step = steps.length == 1 and steps.rows == steps.batch
+        if kind == "inference" and one_step and steps.rows * self.threads <= ROWS:
+            return live_kernel_for(program, self.dtype)
+        return kernel_for(program, self.dtype)
+
+    def _extent(self, direction: Direction, kind: str, kernel: Kernel | LiveKernel) -> Extent:
+        shareable, work, outside, threads = False, 0, 0, 1
+        if isinstance(kernel, Kernel):
+            shareable = kernel.layout.shareable
+            work = kernel.layout.work_of_a_row(direction.sizes)
+            outside = work_outside(kernel.schedule, direction.sizes)
+            threads = max(1, self.threads // self.width)
+        sharing = share_out(
+            self.steps, work, shareable, threads, outside, self.dtype.itemsize, kind != "inference"
+        )
+        return Extent(direction.sizes, self.steps, sharing, self.dtype)
+
+    def _pass(self, direction: Direction, kind: str, room: Array | None) -> Pass:
+        kernel = self._kernel(direction, kind)
+        extent = self._extent(direction, kind, kernel)
+        if isinstance(kernel, Kernel):
+            table = Table(kernel.whole, extent, direction.reverse, room)
+            count, call = len(kernel.whole.pointers), kernel.call_whole
+            alone = self.threads == 1 or table.threads * self.width == 1
+            team = None if alone else kernel
+        else:
+            table = Table(kernel.function, extent, direction.reverse, room)
+            count, call, team = len(kernel.function.pointers), kernel.call, None
+        write = Struct(f"{count}q").pack_into
+        return Pass(write, table.numbers, call, table.address, table, team)
