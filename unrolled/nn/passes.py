@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backends.cpu import Kernel, kernel_for, memory
-from ..backends.cpu.live import LiveKernel, live_kernel_for
+from ..backends.cpu.live import LiveKernel, LiveText, live_kernel_for
 from ..backends.cpu.sharing import share_out, work_outside
-from ..backends.cpu.tables import Extent, Table, nbytes_of
+from ..backends.cpu.tables import Extent, Table, room_of
+from ..backends.cpu.whole import WholeText
 from ..backends.steps import Array, Steps
 from ..program import Program
 from .direction import Direction
@@ -69,42 +70,45 @@ class Passes:
         self.nbytes = 0
 
     def inference(self) -> list[Pass]:
-        """Forward, when nothing is kept. Each has memory of its own: packed weights stay in it."""
-        made = [self._pass(direction, "inference", None) for direction in self.directions]
-        self.nbytes += sum(one.table.nbytes for one in made)
-        return made
+        """Forward, when nothing is kept; weights stay packed in memory of each pass's own."""
+        return self._made("inference", self._rooms("inference"))
 
     def training(self) -> list[Pass]:
         """Forward, when a backward pass will follow."""
-        return self._in_rooms("training")
+        return self._made("training", self.rooms_of_training)
 
     def adjoint(self) -> list[Pass]:
         """Backward."""
-        return self._in_rooms("adjoint")
-
-    def _in_rooms(self, kind: str) -> list[Pass]:
-        return [
-            self._pass(direction, kind, self.rooms[number % self.width])
-            for number, direction in enumerate(self.directions)
-        ]
+        return self._made("adjoint", self.rooms_of_training)
 
     @cached_property
-    def rooms(self) -> list[Array]:
-        """The memory in which passes of training work, for each direction of a layer.
+    def rooms_of_training(self) -> list[Array]:
+        """The memory in which passes of training work, for each direction of a layer."""
+        return self._rooms("training", "adjoint")
 
-        They come one after the other, those of all layers, forward and back, and none of them needs
-        what is left there: so each finds in the caches what it writes on, and not what it does not
-        need.
+    def _rooms(self, *kinds: str) -> list[Array]:
+        """Memory for passes that come one after the other, for each direction of a layer.
+
+        That is those of all layers, forward and back. None of them needs what another one has left,
+        so they work in the same memory: each finds in the caches what it writes on, and nothing
+        there that nobody will read.
         """
         needed = [0] * self.width
         for number, direction in enumerate(self.directions):
-            for kind in ("training", "adjoint"):
+            for kind in kinds:
                 kernel = self._kernel(direction, kind)
-                assert isinstance(kernel, Kernel)
-                nbytes = nbytes_of(kernel.whole, self._extent(direction, kind, kernel))
+                nbytes = room_of(_function_of(kernel), self._extent(direction, kind, kernel))
                 needed[number % self.width] = max(needed[number % self.width], nbytes)
         self.nbytes += sum(needed)
         return [memory.empty((nbytes,), np.dtype(np.uint8)) for nbytes in needed]
+
+    def _made(self, kind: str, rooms: Sequence[Array]) -> list[Pass]:
+        made = [
+            self._pass(direction, kind, rooms[number % self.width])
+            for number, direction in enumerate(self.directions)
+        ]
+        self.nbytes += sum(one.table.nbytes for one in made)
+        return made
 
     def _kernel(self, direction: Direction, kind: str) -> Kernel | LiveKernel:
         program: Program = getattr(direction, kind)
@@ -126,16 +130,20 @@ class Passes:
         )
         return Extent(direction.sizes, self.steps, sharing, self.dtype)
 
-    def _pass(self, direction: Direction, kind: str, room: Array | None) -> Pass:
-        kernel = self._kernel(direction, kind)
-        extent = self._extent(direction, kind, kernel)
+    def _pass(self, direction: Direction, kind: str, room: Array) -> Pass:
+        kernel, team = self._kernel(direction, kind), None
+        function = _function_of(kernel)
+        table = Table(function, self._extent(direction, kind, kernel), direction.reverse, room)
         if isinstance(kernel, Kernel):
-            table = Table(kernel.whole, extent, direction.reverse, room)
-            count, call = len(kernel.whole.pointers), kernel.call_whole
-            alone = self.threads == 1 or table.threads * self.width == 1
-            team = None if alone else kernel
+            call = kernel.call_whole
+            if self.threads > 1 and table.threads * self.width > 1:
+                team = kernel
         else:
-            table = Table(kernel.function, extent, direction.reverse, room)
-            count, call, team = len(kernel.function.pointers), kernel.call, None
-        write = Struct(f"{count}q").pack_into
+            call = kernel.call
+        write = Struct(f"{len(function.pointers)}q").pack_into
         return Pass(write, table.numbers, call, table.address, table, team)
+
+
+def _function_of(kernel: Kernel | LiveKernel) -> WholeText | LiveText:
+    """The function that does a pass."""
+    return kernel.whole if isinstance(kernel, Kernel) else kernel.function

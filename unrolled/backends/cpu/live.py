@@ -47,6 +47,7 @@ class LiveText(FunctionText):
         pointers: the arrays whose addresses change from call to call: inputs, the states given
             (address 0: zeros), outputs, the states handed on, families of parameters.
         scratch: the other arrays.
+        lasting: none: it keeps nothing for the next call.
         axes: of each array its axes: of rows, or the sizes that are side by side on it.
         table: the name of what each place of the table behind its head holds.
     """
@@ -64,6 +65,7 @@ class LiveText(FunctionText):
         }
         self.pointers = [*layout.inputs, *self.given, *layout.outputs, *states, *self.families]
         self.scratch = [name for name in self.arrays if name not in self.pointers]
+        self.lasting: set[str] = set()
         self.axes = {name: self._axes(name) for name in (*self.pointers, *self.scratch)}
         for letter in letters_of(self.axes.values()):
             self._letter(letter)

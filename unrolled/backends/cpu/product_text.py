@@ -31,6 +31,7 @@ class ProductText:
         pointers: the arrays that the caller gives, or leaves out.
         axes: of each array its axes.
         operands: how many units products outside of the loop add up.
+        lasting: the arrays in which weights stay packed for the next call.
         infers: whether it is a forward pass that keeps nothing: its weights may be those of the
             call before, where those of training are others each time.
     """
@@ -42,6 +43,7 @@ class ProductText:
     pointers: list[str]
     axes: dict[str, tuple[Axis, ...]]
     operands: list[Axis]
+    lasting: set[str]
     infers: bool
 
     def _there(self, array: str) -> str:
@@ -93,8 +95,10 @@ class ProductText:
             ((family, above, columns, heights),) = stretches
             weights = window(family, _behind(above, heights), f"0, {columns}")
             if turned and self.infers:
-                self.axes[f"used_{number}"] = shape
-                fill = f"fill_changed({{}}.T, {how}, used_{number}, table[{FILLED}])"
+                used = f"used_{number}"
+                self.axes[used] = shape
+                self.lasting |= {packed, used}
+                fill = f"fill_changed({{}}.T, {how}, {used}, table[{FILLED}])"
         else:
             weights, start = f"stacked_{number}", list[str]()
             self.axes[weights] = shape

@@ -61,12 +61,14 @@ class TableFunction(Protocol):
     Attributes:
         table: the name of what each place behind the head holds.
         pointers: the arrays whose addresses change from call to call; the first places.
-        scratch: the arrays that lie in memory of the table's own.
+        scratch: the arrays that no caller knows.
+        lasting: those of them in which something is kept for the next call.
     """
 
     table: list[str]
     pointers: list[str]
     scratch: list[str]
+    lasting: set[str]
 
     def shape(self, name: str, extent: Extent) -> tuple[int, ...]:
         """The shape of one of its arrays."""
@@ -82,7 +84,8 @@ class Table:
         function: what is called.
         extent: what the shapes of its arrays depend on.
         reverse: whether the layer reads the sequence from its end.
-        room: memory that its arrays lie in, `nbytes_of` bytes or more; of its own if None.
+        room: memory that others work in, too, `room_of` bytes or more: its arrays lie there but for
+            those in which something is kept for the next call. None: all lie in its own.
 
     Attributes:
         numbers: the table; from `FIRST` on it has places for the addresses of the function's
@@ -100,18 +103,22 @@ class Table:
         room: Array | None = None,
     ) -> None:
         steps, sharing = extent.steps, extent.sharing
-        shapes = _scratch_of(function, extent)
+        shapes = {name: function.shape(name, extent) for name in function.scratch}
         known = {f"{letter}_size": number for letter, number in extent.sizes.items()}
         known |= {LENGTH: steps.length, BATCH: steps.batch, ALL_ROWS: steps.rows}
         known |= function.numbers(extent)
         for name, shape in shapes.items():
             known |= {axis_of(name, axis): size for axis, size in enumerate(shape)}
-        self.nbytes = nbytes_of(function, extent) if room is None else 0
-        self._room = memory.empty((self.nbytes,), np.dtype(np.uint8)) if room is None else room
-        at = self._room.ctypes.data
-        for name, shape in shapes.items():
-            known[name] = at
-            at += _span(shape, extent.dtype)
+        spans = {name: _span(shape, extent.dtype) for name, shape in shapes.items()}
+        own = spans.keys() if room is None else function.lasting
+        self.nbytes = sum(spans[name] for name in own)
+        self._memory = memory.empty((self.nbytes,), np.dtype(np.uint8)), room
+        own_at, room_at = (0 if part is None else part.ctypes.data for part in self._memory)
+        for name, span in spans.items():
+            if name in own:
+                known[name], own_at = own_at, own_at + span
+            else:
+                known[name], room_at = room_at, room_at + span
         self._steps = {
             name: np.ascontiguousarray(array, np.int64)
             for name, array in (
@@ -135,14 +142,10 @@ class Table:
         _write_progress(self.numbers, 8 * BEHIND, behind.address if behind else 0, *_NOTHING_DONE)
 
 
-def nbytes_of(function: TableFunction, extent: Extent) -> int:
-    """The memory that the arrays of a table take."""
-    return sum(_span(shape, extent.dtype) for shape in _scratch_of(function, extent).values())
-
-
-def _scratch_of(function: TableFunction, extent: Extent) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays that lie in memory of the table's own."""
-    return {name: function.shape(name, extent) for name in function.scratch}
+def room_of(function: TableFunction, extent: Extent) -> int:
+    """The bytes of the arrays in which nothing is kept for the next call."""
+    passing = (name for name in function.scratch if name not in function.lasting)
+    return sum(_span(function.shape(name, extent), extent.dtype) for name in passing)
 
 
 def _span(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

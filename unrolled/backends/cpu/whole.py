@@ -63,6 +63,7 @@ class WholeText(ProductText):
             gradients that are not wanted, and outputs of an adjoint program if not
             `needs_outputs`.
         scratch: the other arrays.
+        lasting: those of them in which weights stay packed for the next call.
         axes: of each array its axes.
         table: the name of what each place of the table behind its head holds.
         needs_outputs: whether outputs of an adjoint program must have a place even where they are
@@ -99,6 +100,7 @@ class WholeText(ProductText):
             *self.families.values(), *self.totals.values(),
         ]  # fmt: skip
         self.operands: list[Axis] = []  # how many units products outside of the loop add up
+        self.lasting: set[str] = set()
         self.tasks = dict(self._tasks())
         self.scratch = [name for name in self.axes if name not in self.pointers]
         self.scratch += self._special
