@@ -163,3 +163,14 @@ def test_the_kernel_says_what_it_does():
     text = kernel_for(cells.lstm.forward, np.dtype("float32")).text
     assert "def whole(address):" in text
     assert "product(window(x_steps" in text
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "peephole_lstm"])
+def test_weights_stay_packed_in_inference_only_with_what_they_were_packed_from(name):
+    forward = cells.catalogue()[name].forward
+    whole = kernel_for(forward.with_outputs(("h",)), np.dtype("float64")).whole
+    matrices = {array for array in whole.scratch if array.startswith(("packed_", "used_"))}
+    assert whole.lasting == matrices
+    assert len(matrices) == 2 * len(whole.packed) > 0
+    for program in (forward.with_outputs(("h",), ("h",)), differentiate(forward)):
+        assert not kernel_for(program, np.dtype("float64")).whole.lasting

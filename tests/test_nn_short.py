@@ -518,6 +518,10 @@ def test_large_tensors_take_memory_that_earlier_ones_have_left(monkeypatch, shor
     torch.testing.assert_close(torch.autograd.grad(y.sum(), x), expected)
 
 
+def rooms_of(passes):
+    return [one.table._memory[1] for one in passes]
+
+
 def the_desk(layer):
     (way,) = layer._shortcuts.values()
     ((desk,),) = way.desks.free.values()
@@ -530,7 +534,11 @@ def test_a_desk_holds_the_memory_of_its_tables():
         layer(torch.randn(4, 2, 3))
     desk = the_desk(layer)
     before = desk.nbytes
-    assert before > sum(one.table.nbytes for one in desk.inference) > 0
+    tables = sum(one.table.nbytes for one in desk.inference)
+    (room,) = {id(room): room for room in rooms_of(desk.inference)}.values()
+    own = desk.inner, *desk.halves, *desk.gradients
+    assert before == sum(part.nbytes for part in own) + tables + room.nbytes
+    assert min(tables, room.nbytes, desk.inner.nbytes) > 0
     layer(torch.randn(4, 2, 3))[0].sum().backward()
     (room,) = desk._passes.rooms_of_training
     assert desk.nbytes == before + room.nbytes
@@ -544,6 +552,9 @@ def test_layers_in_training_work_in_the_same_memory():
         layer(torch.randn(9, 2, 17))[0].sum().backward()
         held.append([room.nbytes for room in the_desk(layer)._passes.rooms_of_training])
     assert held[0] == held[1]
+    wide = nn.Recurrent(cells.lstm, 900, 17, num_layers=2)  # of which the first layer needs more
+    wide(torch.randn(9, 2, 900))[0].sum().backward()
+    assert the_desk(wide)._passes.rooms_of_training[0].nbytes > held[0][0]
 
 
 @pytest.mark.parametrize(
@@ -562,8 +573,8 @@ def test_what_a_pass_leaves_in_memory_that_others_use_is_needed_by_none(cell, sh
     desk = the_desk(layer)
 
     def spoil(passes):
-        rooms = [one.table._memory[1] for one in passes]
-        assert len(rooms) == 2  # one for each direction
+        rooms = rooms_of(passes)
+        assert len({room.ctypes.data for room in rooms}) == 2  # one for each direction
         for room in rooms:
             room.view(float).fill(float("nan"))
 

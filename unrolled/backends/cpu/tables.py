@@ -119,6 +119,7 @@ class Table:
                 known[name], own_at = own_at, own_at + span
             else:
                 known[name], room_at = room_at, room_at + span
+        assert room is None or room_at <= room.ctypes.data + room.nbytes, "the room is too small"
         self._steps = {
             name: np.ascontiguousarray(array, np.int64)
             for name, array in (
