@@ -43,6 +43,22 @@ class Pass(NamedTuple):
     kernel: Kernel | None
 
 
+class _Function(NamedTuple):
+    """What does a pass, before it is compiled and has memory.
+
+    Attributes:
+        reverse: whether it reads the sequence from its end.
+        kernel: whose function it is.
+        text: of the function.
+        extent: what the shapes of its arrays depend on.
+    """
+
+    reverse: bool
+    kernel: Kernel | LiveKernel
+    text: WholeText | LiveText
+    extent: Extent
+
+
 class Passes:
     """The passes through a stack of layers.
 
@@ -71,79 +87,81 @@ class Passes:
 
     def inference(self) -> list[Pass]:
         """Forward, when nothing is kept; weights stay packed in memory of each pass's own."""
-        return self._made("inference", self._rooms("inference"))
+        functions = self._functions("inference")
+        return self._made(functions, self._rooms(functions))
 
     def training(self) -> list[Pass]:
         """Forward, when a backward pass will follow."""
-        return self._made("training", self.rooms_of_training)
+        return self._made(self._of_training[0], self.rooms_of_training)
 
     def adjoint(self) -> list[Pass]:
         """Backward."""
-        return self._made("adjoint", self.rooms_of_training)
+        return self._made(self._of_training[1], self.rooms_of_training)
+
+    @cached_property
+    def _of_training(self) -> tuple[list[_Function], list[_Function]]:
+        return self._functions("training"), self._functions("adjoint")
 
     @cached_property
     def rooms_of_training(self) -> list[Array]:
         """The memory in which passes of training work, for each direction of a layer."""
-        return self._rooms("training", "adjoint")
+        return self._rooms(*self._of_training)
 
-    def _rooms(self, *kinds: str) -> list[Array]:
+    def _rooms(self, *kinds: list[_Function]) -> list[Array]:
         """Memory for passes that come one after the other, for each direction of a layer.
 
         That is those of all layers, forward and back. None of them needs what another one has left,
         so they work in the same memory: each finds in the caches what it writes on, and nothing
         there that nobody will read.
         """
-        needed = [0] * self.width
-        for number, direction in enumerate(self.directions):
-            for kind in kinds:
-                kernel = self._kernel(direction, kind)
-                nbytes = room_of(_function_of(kernel), self._extent(direction, kind, kernel))
-                needed[number % self.width] = max(needed[number % self.width], nbytes)
+        needed = [
+            max(
+                room_of(one.text, one.extent)
+                for functions in kinds
+                for one in functions[side :: self.width]
+            )
+            for side in range(self.width)
+        ]
         self.nbytes += sum(needed)
         return [memory.empty((nbytes,), np.dtype(np.uint8)) for nbytes in needed]
 
-    def _made(self, kind: str, rooms: Sequence[Array]) -> list[Pass]:
+    def _functions(self, kind: str) -> list[_Function]:
+        return [self._function(direction, kind) for direction in self.directions]
+
+    def _function(self, direction: Direction, kind: str) -> _Function:
+        program: Program = getattr(direction, kind)
+        steps, dtype = self.steps, self.dtype
+        one_step = steps.length == 1 and steps.rows == steps.batch
+        if kind == "inference" and one_step and steps.rows * self.threads <= ROWS:
+            live = live_kernel_for(program, dtype)
+            sharing = share_out(steps, 0, False, 1)
+            extent = Extent(direction.sizes, steps, sharing, dtype)
+            return _Function(direction.reverse, live, live.function, extent)
+        kernel = kernel_for(program, dtype)
+        sharing = share_out(
+            steps, kernel.layout.work_of_a_row(direction.sizes), kernel.layout.shareable,
+            max(1, self.threads // self.width), work_outside(kernel.schedule, direction.sizes),
+            dtype.itemsize, kind != "inference",
+        )  # fmt: skip
+        extent = Extent(direction.sizes, steps, sharing, dtype)
+        return _Function(direction.reverse, kernel, kernel.whole, extent)
+
+    def _made(self, functions: Sequence[_Function], rooms: Sequence[Array]) -> list[Pass]:
         made = [
-            self._pass(direction, kind, rooms[number % self.width])
-            for number, direction in enumerate(self.directions)
+            self._pass(function, rooms[number % self.width])
+            for number, function in enumerate(functions)
         ]
         self.nbytes += sum(one.table.nbytes for one in made)
         return made
 
-    def _kernel(self, direction: Direction, kind: str) -> Kernel | LiveKernel:
-        program: Program = getattr(direction, kind)
-        steps = self.steps
-        one_step = steps.length == 1 and steps.rows == steps.batch
-        if kind == "inference" and one_step and steps.rows * self.threads <= ROWS:
-            return live_kernel_for(program, self.dtype)
-        return kernel_for(program, self.dtype)
-
-    def _extent(self, direction: Direction, kind: str, kernel: Kernel | LiveKernel) -> Extent:
-        shareable, work, outside, threads = False, 0, 0, 1
-        if isinstance(kernel, Kernel):
-            shareable = kernel.layout.shareable
-            work = kernel.layout.work_of_a_row(direction.sizes)
-            outside = work_outside(kernel.schedule, direction.sizes)
-            threads = max(1, self.threads // self.width)
-        sharing = share_out(
-            self.steps, work, shareable, threads, outside, self.dtype.itemsize, kind != "inference"
-        )
-        return Extent(direction.sizes, self.steps, sharing, self.dtype)
-
-    def _pass(self, direction: Direction, kind: str, room: Array) -> Pass:
-        kernel, team = self._kernel(direction, kind), None
-        function = _function_of(kernel)
-        table = Table(function, self._extent(direction, kind, kernel), direction.reverse, room)
+    def _pass(self, function: _Function, room: Array) -> Pass:
+        reverse, kernel, text, extent = function
+        table, team = Table(text, extent, reverse, room), None
         if isinstance(kernel, Kernel):
             call = kernel.call_whole
             if self.threads > 1 and table.threads * self.width > 1:
                 team = kernel
         else:
             call = kernel.call
-        write = Struct(f"{len(function.pointers)}q").pack_into
+        write = Struct(f"{len(text.pointers)}q").pack_into
         return Pass(write, table.numbers, call, table.address, table, team)
-
-
-def _function_of(kernel: Kernel | LiveKernel) -> WholeText | LiveText:
-    """The function that does a pass."""
-    return kernel.whole if isinstance(kernel, Kernel) else kernel.function

@@ -2,7 +2,7 @@
 
 It does everything: the products before the loop, the work unit by unit, the loop, what comes after
 it, and the gradients of parameters, by the other functions of the kernel and the products of
-`outside`. What is neither given nor wanted lies in memory of the table, which is the same from call
+`outside`. What is neither given nor wanted lies in memory that the table knows, the same from call
 to call.
 
 A team of threads does it, chunk by chunk of steps (`tasks`). Of a product outside of the loop each
