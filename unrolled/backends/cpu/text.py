@@ -64,7 +64,7 @@ class FunctionText(UnitText):
             names = ", ".join(self._range(letter))
             yield f"{names} = units_of({size}, {groups}, {width}, LANES)"
         if self.layout.fused and self.section == LOOP:
-            yield "tile = TILE_ROWS * (part + share)"
+            yield "tile = GROUP_ROWS * (part + share)"
 
     def _loop(self) -> Iterator[str]:
         """The steps; forward programs go on in reading order, adjoint ones back."""
@@ -163,7 +163,7 @@ class FunctionText(UnitText):
         first_product = next(iter(products))
         letter = self.program.sizes[first_product.results[0]]
         self._range(letter)
-        yield "high = height(rows)"
+        yield "high = height(rows, GROUP_ROWS)"
         yield f"for number in range({letter}_groups[0], {letter}_groups[1]):"
         yield f"    group = in_turn({letter}_groups, number, k)"
         self.group = letter

@@ -56,7 +56,7 @@ _OFFERED = {
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
     "outside": ("copy", "copy_row", "product", "set_all"),
     "packing": ("fill", "fill_changed"),
-    "products": ("TILE_ROWS", "height", "multiply", "multiply_group"),
+    "products": ("GROUP_ROWS", "height", "multiply", "multiply_group"),
     "shared": ("know",),
     "tasks": ("next_task", "rows_of", "turns_of"),
     "team": (

@@ -18,7 +18,7 @@ from .layout import AFTER, BEFORE, GRADIENTS, LOOP, Layout
 from .outside import room_for_block, room_for_strip
 from .packing import packed_shape
 from .product_text import MEET, ONES, ProductText, window
-from .products import TILE_ROWS
+from .products import GROUP_ROWS
 from .sharing import SECOND_CACHE
 from .tables import (
     ALL_ROWS,
@@ -138,7 +138,7 @@ class WholeText(ProductText):
         if name in self.tiles:
             values = self.tiles[name].values
             width = self.numbers(extent)[width_of(self.program.sizes[values[0]])]
-            return TILE_ROWS * extent.sharing.threads, len(values) * width
+            return GROUP_ROWS * extent.sharing.threads, len(values) * width
         if name == ROOMS:
             strip = room_for_strip(max(shape_of((*self.operands,), extent)), extent.dtype)
             block = room_for_block(extent.steps.rows) if self.program.adjoint else 0
