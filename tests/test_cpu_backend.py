@@ -4,10 +4,13 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import whole_passes
 from hypothesis import given, settings
 from own_cells import OWN_CELLS
 from passes import Case, assert_close
@@ -16,7 +19,7 @@ from random_cells import random_cells
 import unrolled
 from unrolled import Cell, cells
 from unrolled.backends import cpu, files, reference
-from unrolled.backends.cpu import kernel, sharing, threads
+from unrolled.backends.cpu import kernel, sharing, team, threads
 from unrolled.backends.cpu.units import ADDED_UP, OPERATIONS
 from unrolled.backends.steps import Steps
 
@@ -153,6 +156,45 @@ def test_a_thread_that_comes_too_late_does_nothing():
     assert 3 in came
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(("patience", "inside"), [(1, 1), (100_000_000, 2)])
+@pytest.mark.parametrize(("rows", "work"), [(1, 1_000_000), (4, 1_000)])
+def test_the_first_thread_waits_as_long_as_its_patience_lasts(patience, inside, rows, work):
+    """Of units or, where a step has little work, of rows, who was asleep does its share."""
+    case = Case.draw(cells.lstm, Steps.dense(20, rows), 3, 160)
+    came = []
+
+    def run_whole(kernel, table):
+        def come(delay):
+            time.sleep(delay)
+            kernel.call_whole(table.address)
+
+        table.numbers[team.PATIENCE] = patience
+        table.begin()
+        users = [threading.Thread(target=come, args=(delay,)) for delay in (0, 0.1)]
+        for user in users:
+            user.start()
+        for user in users:
+            user.join(60)
+            assert not user.is_alive()
+        came.append(table.numbers[team.INSIDE])
+
+    expected = case.both_passes(whole_passes.run)
+    found = case.both_passes(whole_passes.run, threads=2, work=work, run_whole=run_whole)
+    assert came == [inside] * 2
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def test_the_more_work_the_longer_others_are_waited_for():
+    row, rows = Steps.dense(100, 1), Steps.dense(100, 64)
+    for steps, shares in (row, 2), (rows, 1):
+        found = sharing.share_out(steps, 200_000, True, 2, 300_000)
+        assert found.shares == shares
+        assert found.patience == steps.rows * 500_000 // sharing.WORK_OF_A_PAUSE
+    assert sharing.share_out(rows, 10**9, True, 2).patience == sharing.MOST_PATIENCE
+    assert sharing.share_out(Steps.dense(1, 2), 100, True, 2).patience == sharing.LEAST_PATIENCE
 
 
 def test_ragged_rows_are_cut_into_parts_of_the_same_work():

@@ -51,6 +51,13 @@ SECOND_CACHE = cache_sizes()["L2"]
 # 0.7 to 1.0 of the time, and at a third of this work up to 1.2.
 PIPELINE_WORK = 4_000_000
 
+# How long the first thread waits for others, in pauses of the machine, each of 15 to 60 ns: as long
+# as waking takes at best, or a quarter of what it would need alone, where a pause is so many
+# multiplications. Who is alone takes twice as long. A sleeping thread was there after 20 µs on a
+# Zen 5, and after 100 to 300 on a virtual machine whose cores sleep, too.
+LEAST_PATIENCE, MOST_PATIENCE = 1_000, 1_000_000
+WORK_OF_A_PAUSE = 10_000
+
 
 class Sharing(NamedTuple):
     """How a pass is shared out.
@@ -60,12 +67,14 @@ class Sharing(NamedTuple):
         cuts: (parts + 1,) the rows of the batch are cut here.
         shares: how many threads share the units of each step; 1 if they take rows.
         pipelined: whether one of two threads has the loop, and the other one the work outside.
+        patience: how many pauses the first thread waits for others.
     """
 
     threads: int
     cuts: npt.NDArray[np.int64]
     shares: int
     pipelined: bool = False
+    patience: int = LEAST_PATIENCE
 
     @property
     def parts(self) -> int:
@@ -95,18 +104,19 @@ def share_out(
         trains: whether it is one of the two passes of training.
     """
     work = steps.rows * (work_of_a_row + work_outside)
+    patience = min(max(LEAST_PATIENCE, work // WORK_OF_A_PAUSE), MOST_PATIENCE)
     can_pipeline = steps.batch == 1 and threads > 1 and work_outside and work >= PIPELINE_WORK
     large = itemsize * work_of_a_row > SECOND_CACHE
     if shareable and steps.batch <= threads * (MANY_ROWS if large else FEW_ROWS - 1):
         each = SHARED_WORK_IN_TRAINING if trains and can_pipeline else SHARED_WORK
         shares = min(threads, work_of_a_row // max(1, each))
         if shares > 1:
-            return Sharing(shares, steps.cut_rows(1), shares)
+            return Sharing(shares, steps.cut_rows(1), shares, patience=patience)
     # Both passes of a cell decide alike: each finds in a thread's caches what the other has left.
     if can_pipeline:
         return Sharing(2, steps.cut_rows(1), 1, pipelined=True)
     threads = max(1, min(threads, steps.batch))
-    return Sharing(threads, steps.cut_rows(threads), 1)
+    return Sharing(threads, steps.cut_rows(threads), 1, patience=patience)
 
 
 def work_outside(schedule: Schedule, sizes: Mapping[str, int]) -> int:

@@ -23,6 +23,7 @@ from .team import (
     BEHIND,
     CUTS,
     PARTS,
+    PATIENCE,
     PIPELINED,
     PROGRESS,
     REVERSE,
@@ -132,6 +133,7 @@ class Table:
         first = len(function.pointers)
         self.numbers[FIRST + first :] = [known[name] for name in function.table[first:]]
         self.numbers[PARTS], self.numbers[SHARES] = sharing.parts, sharing.threads
+        self.numbers[PATIENCE] = sharing.patience
         self.numbers[REVERSE] = int(reverse)
         self.numbers[PIPELINED] = int(sharing.pipelined)
         self.numbers[CUTS], self.numbers[CUTS + 1] = known["cuts"], len(sharing.cuts)

@@ -6,8 +6,8 @@ and how far that has gone, and the addresses and shapes of the kernel's arrays.
 Rows of the batch and steps are shared out in *parts*: whoever comes takes the next part, and a
 thread that never comes is missed by nobody. Where there are too few rows, threads *share* the units
 of every vector and *meet* before and after each product. Nobody waits for a thread that may not
-come: the first one waits a moment, then closes the door, and the units are shared by those who are
-inside.
+come: the first one waits, as long as that is little beside the work, then closes the door, and the
+units are shared by those who are inside.
 
 Several calls of a function can be done at once, such as both directions of a layer: a table says
 where the next one lies, and threads go from the one to the other.
@@ -26,16 +26,15 @@ from .atomics import add, pause, read, wait
 
 # The table's first slots. `BEHIND` is the address of the next table, 0 if there is none; `CUTS` is
 # an array, address and length: where the parts begin and end. `PIPELINED` and `DONE`, a slot for
-# each task, are those of `tasks`. `FILLED`: whether an earlier call has packed weights. What
-# changes during a call stands first, in `PROGRESS` slots.
+# each task, are those of `tasks`. `FILLED`: whether an earlier call has packed weights. `PATIENCE`:
+# pauses until the door is closed. What changes during a call stands first, in `PROGRESS` slots.
 TASKS = 4
 BEHIND, NEXT, INSIDE, MET, DONE = range(5)
 PROGRESS = DONE + TASKS
-PARTS, SHARES, REVERSE, PIPELINED, FILLED, CUTS = range(PROGRESS, PROGRESS + 6)
+PARTS, SHARES, REVERSE, PIPELINED, FILLED, PATIENCE, CUTS = range(PROGRESS, PROGRESS + 7)
 ARRAYS = CUTS + 2
 
 _CLOSED = 1 << 32  # added to NEXT when the door is closed
-_PATIENCE = 1_000  # pauses for others to come: some 20 µs, which is what waking a thread takes
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -55,7 +54,7 @@ def join(table):  # type: ignore[no-untyped-def]
     share = add(table, NEXT, 1)
     if share == 0:
         pauses = 0
-        while pauses < _PATIENCE and read(table, NEXT) < table[SHARES]:
+        while pauses < table[PATIENCE] and read(table, NEXT) < table[SHARES]:
             pause()
             pauses += 1
         add(table, INSIDE, min(add(table, NEXT, _CLOSED), table[SHARES]))

@@ -39,7 +39,7 @@ from .tasks import FEW, MANY, PIPELINE, Chunks, even_chunks
 from .team import CUTS, FILLED, PARTS, PIPELINED, REVERSE, SHARES
 from .text import FunctionText, loop_products
 from .units import parameters_of, width_of
-from .vectors import lanes
+from .vectors import WIDE_ZEN, lanes
 
 STEPS = ("active", "offset", "lengths")
 UNITS_SHARED = "units_shared"  # whether threads share the units of a step, and not its rows
@@ -155,12 +155,23 @@ class WholeText(ProductText):
         steps, sharing = extent.steps, extent.sharing
         if sharing.pipelined:
             return PIPELINE
-        weights = sum(prod(shape_of(self.axes[name], extent)) for name in self.totals.values())
-        near = weights * extent.dtype.itemsize <= sharing.threads * SECOND_CACHE
-        rows = FEW if self.program.adjoint and near else MANY
+        rows = self._rows_back(extent) if self.program.adjoint else self._rows_forward(extent)
         if steps.rows < steps.length * steps.batch:
             rows = steps.rows  # threads have the same work of ragged rows in all steps, not in some
         return even_chunks(steps.length, steps.rows, max(1, rows))
+
+    def _rows_back(self, extent: Extent) -> int:
+        """How many rows of all steps a chunk of a backward pass should have."""
+        weights = sum(prod(shape_of(self.axes[name], extent)) for name in self.totals.values())
+        near = weights * extent.dtype.itemsize <= extent.sharing.threads * SECOND_CACHE
+        return FEW if near else MANY
+
+    def _rows_forward(self, extent: Extent) -> int:
+        """And of a forward pass: on a Zen 5 many, elsewhere no more than stay in the caches."""
+        made = (columns for rows, *columns in self.axes.values() if rows == HERE)
+        row = sum(prod(shape_of((*columns,), extent)) for columns in made) * extent.dtype.itemsize
+        stay = extent.sharing.threads * SECOND_CACHE // 2 // max(1, row)
+        return MANY if WIDE_ZEN or stay < FEW else min(stay, MANY)
 
     def _rows_at_once(self, extent: Extent) -> int:
         """How many rows of all steps arrays have that nobody else knows: those of a chunk."""
