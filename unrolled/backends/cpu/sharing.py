@@ -42,8 +42,9 @@ SHARED_WORK_IN_TRAINING = SHARED_WORK if WIDE_ZEN else 70_000
 # cache. Measured at 2 MB of it and 20 or 64 rows (LSTM, GRU; 3 to 7 MB of weights): 0.84 to 0.96 of
 # the time in inference, 0.91 to 1.0 in training; at 1 and 1.7 MB of weights 1.05 of it and more.
 # On a Zen 5, with 1 MB and a near third cache: 0.69 to 0.83 with two rows each, 0.95 to 1.1 with
-# four, and with eight 1.0 in inference and 1.02 to 1.1 in training.
-MANY_ROWS = 5 if WIDE_ZEN else 32
+# four, and with eight 1.0 in inference and 1.02 to 1.1 in training. Since panels serve some tiles
+# (`GROUP_ROWS`), on a Xeon in training: 0.92 to 1.0 with 6 to 16 rows each, 1.03 to 1.07 with 32.
+MANY_ROWS, MANY_ROWS_IN_TRAINING = (5, 5) if WIDE_ZEN else (32, 16)
 SECOND_CACHE = cache_sizes()["L2"]
 
 # Work of all steps from which on a second thread does what stands outside of the loop. Measured
@@ -107,7 +108,8 @@ def share_out(
     patience = min(max(LEAST_PATIENCE, work // WORK_OF_A_PAUSE), MOST_PATIENCE)
     can_pipeline = steps.batch == 1 and threads > 1 and work_outside and work >= PIPELINE_WORK
     large = itemsize * work_of_a_row > SECOND_CACHE
-    if shareable and steps.batch <= threads * (MANY_ROWS if large else FEW_ROWS - 1):
+    many = MANY_ROWS_IN_TRAINING if trains else MANY_ROWS
+    if shareable and steps.batch <= threads * (many if large else FEW_ROWS - 1):
         each = SHARED_WORK_IN_TRAINING if trains and can_pipeline else SHARED_WORK
         shares = min(threads, work_of_a_row // max(1, each))
         if shares > 1:
