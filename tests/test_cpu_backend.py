@@ -187,13 +187,17 @@ def test_the_first_thread_waits_as_long_as_its_patience_lasts(patience, inside, 
         np.testing.assert_allclose(found[name], array, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
-def test_the_more_work_the_longer_others_are_waited_for():
-    row, rows = Steps.dense(100, 1), Steps.dense(100, 64)
-    for steps, shares in (row, 2), (rows, 1):
-        found = sharing.share_out(steps, 200_000, True, 2, 300_000)
+def test_the_more_work_the_longer_others_are_waited_for(monkeypatch):
+    monkeypatch.setattr(sharing, "CORES", 2)
+    row, rows = Steps.dense(100, 1), Steps.dense(100, 4)
+    for steps, can_share, shares in (row, True, 2), (rows, False, 1):
+        found = sharing.share_out(steps, 200_000, can_share, 2, 100_000)
         assert found.shares == shares
-        assert found.patience == steps.rows * 500_000 // sharing.WORK_OF_A_PAUSE
-    assert sharing.share_out(rows, 10**9, True, 2).patience == sharing.MOST_PATIENCE
+        assert found.patience == steps.rows * 300_000 // sharing.WORK_OF_A_PAUSE
+        found = sharing.share_out(steps, 200_000, can_share, 3, 100_000)  # two cores
+        assert found.patience == sharing.LEAST_PATIENCE
+        found = sharing.share_out(steps, 10**9, can_share, 2)
+        assert found.patience == sharing.MOST_PATIENCE
     assert sharing.share_out(Steps.dense(1, 2), 100, True, 2).patience == sharing.LEAST_PATIENCE
 
 

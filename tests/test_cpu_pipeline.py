@@ -15,9 +15,9 @@ from random_cells import random_cells
 
 from unrolled import Cell, cells, layer_norm
 from unrolled.backends import reference
-from unrolled.backends.cpu import kernel_for, sharing
+from unrolled.backends.cpu import kernel_for, sharing, whole
 from unrolled.backends.cpu.tables import Extent
-from unrolled.backends.cpu.tasks import PIPELINE, Chunks, even_chunks, turns_of
+from unrolled.backends.cpu.tasks import MANY, PIPELINE, Chunks, even_chunks, turns_of
 from unrolled.backends.cpu.threads import run_together
 from unrolled.backends.steps import Steps
 from unrolled.derivative import differentiate
@@ -228,6 +228,21 @@ def test_chunks_are_all_steps_one_after_the_other(length):
         assert all(end == start for (_, end), (start, _) in itertools.pairwise(found))
         assert all(start < end <= start + max(chunks) for start, end in found if length)
         assert all(start % 2 == 0 for start, _ in found)  # two buffers change places at each step
+
+
+def test_chunks_of_a_forward_pass_stay_in_the_second_caches(monkeypatch):
+    text, steps = kernel_for(cells.lstm.forward, np.dtype(np.float32)).whole, Steps.dense(3200, 16)
+    monkeypatch.setattr(whole, "SECOND_CACHE", 2 << 20)
+    for hidden, threads, is_zen, rows in (
+        (128, 2, False, 1024), (256, 2, False, 512), (512, 2, False, MANY), (128, 1, False, 512),
+        (16, 2, False, MANY), (256, 2, True, MANY),
+    ):  # fmt: skip
+        monkeypatch.setattr(whole, "WIDE_ZEN", is_zen)
+        extent = Extent(
+            {"I": 8, "H": hidden}, steps, sharing.share_out(steps, 1000, True, threads),
+            np.dtype(np.float32),
+        )  # fmt: skip
+        assert text.chunks(extent).each * steps.batch == rows
 
 
 def test_chunks_have_about_so_many_rows():

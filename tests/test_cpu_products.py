@@ -11,7 +11,7 @@ from unrolled import cells
 from unrolled.backends.cpu import memory, products, shared, vectors
 from unrolled.backends.cpu.layout import Layout
 from unrolled.backends.cpu.packing import packed_shape, wide_group
-from unrolled.backends.cpu.products import TILE_ROWS, height, multiply, multiply_group
+from unrolled.backends.cpu.products import GROUP_ROWS, TILE_ROWS, height, multiply, multiply_group
 from unrolled.backends.cpu.team import groups_of
 from unrolled.schedule import schedule
 
@@ -43,9 +43,9 @@ def pack(weights, blocks, vectors_each):
 
 @compile_
 def group_by_group(operand, rows, packed, panels, out, tile, step):
-    """Tile by tile into the columns that `out` has for a group."""
+    """Some rows after others into the columns that `out` has for a group."""
     width, groups, each = tile.shape[1], packed.shape[0] // panels, tile.shape[1] // panels
-    high = height(rows)
+    high = height(rows, GROUP_ROWS)
     for group in range(groups):
         for start in range(0, rows, high):
             count = min(high, rows - start)
@@ -97,7 +97,7 @@ def test_every_size(K, dtype):
 def test_groups_hold_the_same_units_of_all_blocks(dtype, blocks, two):
     lanes = vectors.lanes(dtype)
     panels = blocks * two // 2
-    for rows in (1, 2, 4, 6, 13):
+    for rows in (1, 2, 4, 6, 13, GROUP_ROWS - 1, GROUP_ROWS, GROUP_ROWS + 1):
         for size in (1, lanes, 2 * lanes, 4 * lanes + 1):
             rng = np.random.default_rng([rows, size])
             weights = rng.standard_normal((9, blocks * size)).astype(dtype)
@@ -105,7 +105,7 @@ def test_groups_hold_the_same_units_of_all_blocks(dtype, blocks, two):
             packed = pack(weights, blocks, two)
             groups = packed.shape[0] // panels
             out = np.empty((rows, groups * panels * 2 * lanes), dtype)
-            tile = np.full((TILE_ROWS + 1, panels * 2 * lanes), -1, dtype)
+            tile = np.full((GROUP_ROWS + 1, panels * 2 * lanes), -1, dtype)
             group_by_group(operand, rows, packed, panels, out, tile, 0)
             back = np.empty_like(out)
             group_by_group(operand, rows, packed, panels, back, tile, 1)
@@ -163,10 +163,12 @@ def test_shares_of_the_groups_give_the_same_bits(rows, blocks):
 
 
 @pytest.mark.parametrize("rows", range(1, 40))
-def test_tiles_are_about_equally_high(rows):
-    high = height(rows)
-    assert high <= TILE_ROWS
-    assert -(-rows // high) == -(-rows // TILE_ROWS)
+@pytest.mark.parametrize("most", [TILE_ROWS, GROUP_ROWS, 5])
+def test_tiles_are_about_equally_high(rows, most):
+    high = height(rows, most)
+    assert high <= most
+    assert -(-rows // high) == -(-rows // most)
+    assert high == -(-rows // -(-rows // high))  # none could be lower
 
 
 @pytest.mark.parametrize("width", [16, 32, 64])

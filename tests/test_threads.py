@@ -182,12 +182,14 @@ def test_threads_share_a_step_only_as_far_as_each_has_work(monkeypatch):
 def test_threads_share_the_weights_that_one_cannot_hold(monkeypatch):
     monkeypatch.setattr(sharing, "SECOND_CACHE", 2 << 20)
     monkeypatch.setattr(sharing, "MANY_ROWS", 32)
-    weights, some, many = (2 << 20) // 4, Steps.dense(9, 64), Steps.dense(9, 65)
-    for steps, count, itemsize, shares in (
-        (some, weights, 4, 1), (some, weights + 1, 4, 2), (some, weights, 8, 2),
-        (many, weights, 8, 1),
+    monkeypatch.setattr(sharing, "MANY_ROWS_IN_TRAINING", 16)
+    weights = (2 << 20) // 4
+    for rows, count, itemsize, trains, shares in (
+        (64, weights, 4, False, 1), (64, weights + 1, 4, False, 2), (64, weights, 8, False, 2),
+        (65, weights, 8, False, 1), (32, weights, 8, True, 2), (33, weights, 8, True, 1),
     ):  # fmt: skip
-        found = sharing.share_out(steps, count, True, 2, itemsize=itemsize)
+        steps = Steps.dense(9, rows)
+        found = sharing.share_out(steps, count, True, 2, itemsize=itemsize, trains=trains)
         assert (found.shares, found.parts) == (shares, 3 - shares)
 
 

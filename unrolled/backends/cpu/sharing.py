@@ -10,6 +10,7 @@ the loop, and share out what stands outside of it then, is not: to wake a thread
 to it what lies in the nearest cache of the other one, takes as long as it saves.
 """
 
+import os
 from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple
@@ -52,12 +53,14 @@ SECOND_CACHE = cache_sizes()["L2"]
 # 0.7 to 1.0 of the time, and at a third of this work up to 1.2.
 PIPELINE_WORK = 4_000_000
 
-# How long the first thread waits for others, in pauses of the machine, each of 15 to 60 ns: as long
-# as waking takes at best, or a quarter of what it would need alone, where a pause is so many
-# multiplications. Who is alone takes twice as long. A sleeping thread was there after 20 µs on a
-# Zen 5, and after 100 to 300 on a virtual machine whose cores sleep, too.
-LEAST_PATIENCE, MOST_PATIENCE = 1_000, 1_000_000
+# The pauses of the machine, 15 to 60 ns each, that the first thread waits for others: a quarter of
+# what it would need alone, a pause being so many multiplications, within bounds. Alone it takes
+# twice as long. A sleeping thread was there after 20 µs on a Zen 5, and after 100 to 300 on a
+# virtual machine whose cores sleep, too. More threads than cores come in turns, and are not waited
+# for longer than that takes at best: 16 on two cores take six times as long if all come.
 WORK_OF_A_PAUSE = 10_000
+LEAST_PATIENCE, MOST_PATIENCE = 1_000, 20_000
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Sharing(NamedTuple):
@@ -105,7 +108,8 @@ def share_out(
         trains: whether it is one of the two passes of training.
     """
     work = steps.rows * (work_of_a_row + work_outside)
-    patience = min(max(LEAST_PATIENCE, work // WORK_OF_A_PAUSE), MOST_PATIENCE)
+    most = MOST_PATIENCE if threads <= CORES else LEAST_PATIENCE
+    patience = min(max(LEAST_PATIENCE, work // WORK_OF_A_PAUSE), most)
     can_pipeline = steps.batch == 1 and threads > 1 and work_outside and work >= PIPELINE_WORK
     large = itemsize * work_of_a_row > SECOND_CACHE
     many = MANY_ROWS_IN_TRAINING if trains else MANY_ROWS
