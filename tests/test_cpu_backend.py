@@ -158,10 +158,34 @@ def test_a_thread_that_comes_too_late_does_nothing():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
+@pytest.mark.parametrize("work", [1_000, 1_000_000])  # threads take rows, or share units
+def test_threads_with_some_tiles_of_rows_each_know_nothing_of_each_other(work):
+    case = Case.draw(cells.lstm, Steps.dense(60, 46), 3, 64)
+    alone = case.both_passes(whole_passes.run, work=work)
+
+    def together(kernel, table):
+        table.numbers[team.PATIENCE] = 100_000_000
+        table.begin()
+        users = [threading.Thread(target=kernel.call_whole, args=(table.address,)) for _ in "ab"]
+        for user in users:
+            user.start()
+        for user in users:
+            user.join(60)
+            assert not user.is_alive()
+
+    for _ in range(3):
+        found = case.both_passes(whole_passes.run, work=work, threads=2, run_whole=together)
+        for name, array in alone.items():
+            np.testing.assert_allclose(found[name], array, rtol=1e-9, atol=1e-11, err_msg=name)
+
+
 @pytest.mark.parametrize(("patience", "inside"), [(1, 1), (100_000_000, 2)])
 @pytest.mark.parametrize(("rows", "work"), [(1, 1_000_000), (4, 1_000)])
-def test_the_first_thread_waits_as_long_as_its_patience_lasts(patience, inside, rows, work):
+def test_the_first_thread_waits_as_long_as_its_patience_lasts(
+    monkeypatch, patience, inside, rows, work
+):
     """Of units or, where a step has little work, of rows, who was asleep does its share."""
+    monkeypatch.setattr(sharing, "CORES", 2)
     case = Case.draw(cells.lstm, Steps.dense(20, rows), 3, 160)
     came = []
 
@@ -170,6 +194,8 @@ def test_the_first_thread_waits_as_long_as_its_patience_lasts(patience, inside, 
             time.sleep(delay)
             kernel.call_whole(table.address)
 
+        wanted = max(sharing.LEAST_PATIENCE, 20 * rows * work // sharing.WORK_OF_A_PAUSE)
+        assert table.numbers[team.PATIENCE] == wanted
         table.numbers[team.PATIENCE] = patience
         table.begin()
         users = [threading.Thread(target=come, args=(delay,)) for delay in (0, 0.1)]
