@@ -80,6 +80,19 @@ def fetch_line(builder: Builder, place: Any) -> None:
     intrinsic(builder, "llvm.prefetch.p0", [place, *flags], ir.VoidType())
 
 
+def shuffled(builder: Builder, pair: Sequence[Any], order: Sequence[int]) -> Any:
+    """These numbers of two vectors, which stand one behind the other."""
+    lanes = [ir.Constant(ir.IntType(32), number) for number in order]
+    mask = ir.Constant(ir.VectorType(lanes[0].type, len(lanes)), lanes)
+    return builder.shuffle_vector(*pair, mask)
+
+
+def unforeseen(builder: Builder, known: Any) -> Any:
+    """The same whole number or address, of which LLVM knows nothing."""
+    kind = ir.FunctionType(known.type, [known.type])
+    return builder.asm(kind, "", "=r,0", [known], side_effect=False)
+
+
 class Value:
     """A number or a vector, floating or whole, with arithmetic that writes instructions."""
 

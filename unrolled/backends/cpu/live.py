@@ -115,7 +115,7 @@ class LiveText(FunctionText):
             yield (
                 f"dots({parameters_of(blocks[0].split('.')[0])}, "
                 f"{written_sum(self._rows_before(blocks[0]))}, {written_sum(heights)}, "
-                f"{operand}, {row}, rows, {result}, {written_sum(column)})"
+                f"{operand}, {row}, rows, {result}, 0, {written_sum(column)})"
             )
             column += heights
 

@@ -13,13 +13,11 @@ high-performance matrix multiplication" (2008).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
 from numba import njit
-from numba.core import cgutils, errors, types
+from numba.core import errors, types
 from numba.core.typing import signature
 
 from .emission import Matrix, Value, fetch_line, filled, further, spread
@@ -30,11 +28,10 @@ from .vectors import (
     compiled,
     first_lanes,
     lanes,
-    masked_load,
-    masked_store,
     only_compiled,
     vector_of,
 )
+from .writing import Writer
 
 STRIP = 4  # vectors of columns in a strip
 UNITS = 512  # of the operands at once: a strip of them is 128 KB, and stays in the second cache
@@ -76,56 +73,7 @@ def product(a: Any, b: Any, out: Any, adds: Any, room: Any) -> None:
     raise only_compiled("product")
 
 
-class _Writer:
-    """Writes instructions on matrices: for a builder, and with vectors of a type."""
-
-    def __init__(self, builder: Any, vector: Any) -> None:
-        self.builder, self.vector, self.lanes = builder, vector, vector.count
-        self.size = 4 if isinstance(vector.element, ir.FloatType) else 8
-        self.integer = ir.IntType(64)
-
-    def whole(self, number: int) -> Any:
-        return ir.Constant(self.integer, number)
-
-    def matrix(self, start: Any, row_step: Any, column_step: Any = None) -> Matrix:
-        """A matrix, by default one whose rows are contiguous."""
-        return Matrix(start, row_step, self.whole(1) if column_step is None else column_step)
-
-    def vector_at(self, place: Any, number: int = 0) -> Any:
-        """The address of a vector, `number` vectors after a place."""
-        place = further(self.builder, place, self.whole(number * self.lanes))
-        return self.builder.bitcast(place, self.vector.as_pointer())
-
-    def least(self, a: Any, b: Any) -> Any:
-        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
-
-    def most(self, a: Any, b: Any) -> Any:
-        return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
-
-    def ceiling(self, a: Any, b: Any) -> Any:
-        """How often b, at least, makes up a."""
-        return self.builder.udiv(self.builder.sub(self.builder.add(a, b), self.whole(1)), b)
-
-    @contextmanager
-    def starts(self, stop: Any, step: Any, start: Any = None) -> Iterator[Any]:
-        """Write a loop in steps, by default from 0 on."""
-        start = self.whole(0) if start is None else start
-        with cgutils.for_range_slice(self.builder, start, stop, step, inc=True) as (i, _):
-            yield i
-
-    @contextmanager
-    def blocks(self, start: Any, stop: Any, size: int) -> Iterator[tuple[Any, Any]]:
-        """Write a loop over whole blocks of a size: (first of a block, where the last ends)."""
-        builder = self.builder
-        count = builder.sub(stop, start)
-        left = builder.urem(count, self.whole(size))
-        end = builder.sub(stop, left)
-        step = self.whole(size)
-        with cgutils.for_range_slice(builder, start, end, step, inc=True) as (index, _):
-            yield index, end
-
-
-class _Product(_Writer):
+class _Product(Writer):
     """Writes a product.
 
     Its arguments are the addresses of `a` and `b` with both their steps, of `out` with the step of
@@ -261,35 +209,19 @@ class _Product(_Writer):
         """All rows of a strip: tiles as wide as can be, and one for what is left of the columns."""
         builder, column = self.builder, self.whole(0)
         with self.blocks(column, self.columns, _WIDEST * self.lanes) as (first, column):
-            self.tiles(first, _WIDEST, None)
+            self.columns_of(first, _WIDEST, None)
         left = builder.sub(self.columns, column)
         for width in _HIGHEST:
             last = builder.sub(left, self.whole((width - 1) * self.lanes))  # lanes of a last vector
             some = builder.icmp_signed(">", last, self.whole(0))
             fits = builder.icmp_signed("<=", last, self.whole(self.lanes))
             with builder.if_then(builder.and_(some, fits)):
-                self.tiles(column, width, first_lanes(builder, self.vector, last))
+                self.columns_of(column, width, first_lanes(builder, self.vector, last))
 
-    def tiles(self, column: Any, width: int, mask: Any) -> None:
-        """All rows of some columns, in tiles about equally high: low ones wait for their sums.
-
-        25 rows are five times five.
-        """
-        builder, most, row = self.builder, _HIGHEST[width], self.whole(0)
-        count = self.ceiling(self.rows, self.whole(most))
-        high = self.ceiling(self.rows, count)
-        # So many have one row less.
-        lower = builder.sub(builder.mul(count, high), self.rows)
-        for size in range(most, 0, -1):
-            is_high, is_low = (
-                builder.icmp_signed("==", high, self.whole(size + less)) for less in (0, 1)
-            )
-            tiles = builder.select(is_low, lower, self.whole(0))
-            tiles = builder.select(is_high, builder.sub(count, lower), tiles)
-            end = builder.add(row, builder.mul(tiles, self.whole(size)))
-            with self.starts(end, self.whole(size), row) as first:
-                self.tile(first, size, column, width, mask)
-            row = end
+    def columns_of(self, column: Any, width: int, mask: Any) -> None:
+        """All rows of some columns; of their last vector the lanes of the mask, if there is one."""
+        for first, size in self.tiles(self.rows, range(_HIGHEST[width], 0, -1)):
+            self.tile(first, size, column, width, mask)
 
     def tile(self, row: Any, rows: int, column: Any, width: int, mask: Any) -> None:
         """One tile; of its last vector the lanes of the mask, if there is one."""
@@ -335,17 +267,6 @@ class _Product(_Writer):
 
     def fused(self, a: Value, b: Value, total: Value) -> Any:
         return a.times_plus(b, total).ir
-
-    def load(self, place: Any, mask: Any) -> Any:
-        if mask is None:
-            return self.builder.load(place, align=self.size)
-        return masked_load(self.builder, place, self.vector, mask)
-
-    def store(self, vector: Any, place: Any, mask: Any) -> None:
-        if mask is None:
-            self.builder.store(vector, place, align=self.size)
-        else:
-            masked_store(self.builder, vector, place, mask)
 
 
 _MATRICES = slice(0, 3), slice(3, 6), slice(6, 8)

@@ -9,7 +9,6 @@ them the other way round, so packing mostly turns small squares of numbers, as w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from numba import njit
 from numba.core import types
 from numba.core.typing import signature
 
-from .emission import further
+from .emission import further, shuffled
 from .shared import Shared, matrices_of
 from .team import array_at
 from .vectors import (
@@ -301,7 +300,7 @@ def turned(builder: Any, vectors: list[Any]) -> list[Any]:
         rows = vectors[start : start + side]
         for _ in range(side.bit_length() - 1):
             pairs = [*zip(rows[: side // 2], rows[side // 2 :], strict=True)]
-            rows = [_shuffled(builder, pair, half) for pair in pairs for half in halves]
+            rows = [shuffled(builder, pair, half) for pair in pairs for half in halves]
         squares.append(rows)
     # Of two vectors all pieces with an even number, and all with an odd one.
     parities = [[n for n in range(2 * count) if n // side % 2 == odd] for odd in (0, 1)]
@@ -309,16 +308,9 @@ def turned(builder: Any, vectors: list[Any]) -> list[Any]:
     for pieces in map(list, zip(*squares, strict=True)):
         for _ in range(len(starts).bit_length() - 1):
             pairs = [*zip(pieces[::2], pieces[1::2], strict=True)]
-            pieces = [_shuffled(builder, pair, parity) for parity in parities for pair in pairs]
+            pieces = [shuffled(builder, pair, parity) for parity in parities for pair in pairs]
         columns.append(pieces)
     return [column for apart in zip(*columns, strict=True) for column in apart]
-
-
-def _shuffled(builder: Any, pair: tuple[Any, Any], order: Sequence[int]) -> Any:
-    """These numbers of two vectors, one behind the other."""
-    lanes = [ir.Constant(ir.IntType(32), number) for number in order]
-    mask = ir.Constant(ir.VectorType(lanes[0].type, len(lanes)), lanes)
-    return builder.shuffle_vector(*pair, mask)
 
 
 compiled(fill, _fill_result, _call_fill)

@@ -31,6 +31,7 @@ class ProductText:
         pointers: the arrays that the caller gives, or leaves out.
         axes: of each array its axes.
         operands: how many units products outside of the loop add up.
+        lying: the packed matrices that need not be → what tells whether they are not.
         lasting: the arrays in which weights stay packed for the next call.
         infers: whether it is a forward pass that keeps nothing: its weights may be those of the
             call before, where those of training are others each time.
@@ -43,6 +44,7 @@ class ProductText:
     pointers: list[str]
     axes: dict[str, tuple[Axis, ...]]
     operands: list[Axis]
+    lying: Mapping[str, str]
     lasting: set[str]
     infers: bool
 
@@ -67,7 +69,10 @@ class ProductText:
                 yield f"first, last = share_of({written_sum(heights)}, share, shares, LANES)"
                 weights = window(family, _share(above), f"0, {width}")
                 here = window(out, "begin, end", _share(start))
-                yield f"product({a}, {weights}.T, {here}, {WRITES}, room)"
+                yield f"if few({ALL_ROWS}, {width}):"
+                yield f"    dots({weights}, 0, last - first, {a}, 0, end - begin, {here}, 0, 0)"
+                yield "else:"
+                yield f"    product({a}, {weights}.T, {here}, {WRITES}, room)"
                 start += heights
             return
         yield "first, last = share_of(end - begin, share, shares, 1)"
@@ -109,8 +114,14 @@ class ProductText:
                 yield f"    copy({given}, {stacked})"
                 start += heights
             yield MEET
-        yield f"groups = groups_of({letter}_size, share, shares, {width})"
-        yield fill.format(weights)
+        lines = [
+            f"groups = groups_of({letter}_size, share, shares, {width})",
+            fill.format(weights),
+        ]
+        if packed in self.lying:
+            yield f"if not {self.lying[packed]}:"
+            lines = [f"    {line}" for line in lines]
+        yield from lines
 
     def _matrix(self, product: Product) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The sizes of a product's matrix as it is multiplied: (operand, result)."""

@@ -16,12 +16,12 @@ where the next one lies, and threads go from the one to the other.
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
+from . import emission
 from .atomics import add, pause, read, wait
 
 # The table's first slots. `BEHIND` is the address of the next table, 0 if there is none; `CUTS` is
@@ -124,9 +124,7 @@ def unforeseen(typing: Any, number: Any) -> Any:
     """
 
     def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        (known,) = arguments
-        kind = ir.FunctionType(known.type, [known.type])
-        return builder.asm(kind, "", "=r,0", [known], side_effect=False)
+        return emission.unforeseen(builder, *arguments)
 
     return number(number), write
 

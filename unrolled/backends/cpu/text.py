@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from ...schedule import Product
+from ..blocks import lying_together
 from .layout import LOOP, Layout, Segment
 from .packing import PANEL
 from .units import UnitText
@@ -31,6 +32,7 @@ class FunctionText(UnitText):
     def __init__(self, layout: Layout, section: int, function: str, run: int | None = None) -> None:
         super().__init__(layout, section)
         self.function = function
+        self.lying = lying(layout)
         self.body = list(self._loop_stages() if run is None else self._run(run))
         self.loop = list(self._loop())
         self.shared = list(self._ranges())
@@ -44,7 +46,9 @@ class FunctionText(UnitText):
         """The function's definition."""
         yield "@njit(**OPTIONS)"
         yield f"def {self.function}("
-        sharing = ("begin", "end", "share", "shares", "table") if self.section == LOOP else ()
+        sharing: tuple[str, ...] = ()
+        if self.section == LOOP:
+            sharing = ("begin", "end", "share", "shares", "table", *self.lying.values())
         for group in (("part", "first", "last", *sharing, *STEPS), self.letters, self.arrays):
             yield from textwrap.wrap(
                 ", ".join(group) + ",", 96, initial_indent="    ", subsequent_indent="    "
@@ -179,11 +183,17 @@ class FunctionText(UnitText):
             operand, packed = self._operand(product), self._packed(product)
             panels = f"{len(product.results)} * {width} // ({PANEL} * LANES)"
             row = "base + start" if self.layout.slabs[operand].steps else "start"
+            out = self._array(self.layout.results[product])
             yield f"        # {product}"
-            yield (
-                f"        multiply_group({operand}, {row}, until - start, {packed}, group, "
-                f"{panels}, {PANEL} * LANES, {self._array(self.layout.results[product])}, tile, k)"
+            by_panels = (
+                f"multiply_group({operand}, {row}, until - start, {packed}, group, "
+                f"{panels}, {PANEL} * LANES, {out}, tile, k)"
             )
+            by_dots = (
+                f"dots_of_group({operand}, {row}, {packed}, group, {width}, "
+                f"{self._letter(letter)}, {len(product.results)}, {out}, tile, 0, {width}, k)"
+            )
+            yield from self._indented(2, self._either(packed, by_dots, by_panels))
         yield "        for row in range(start, until):"
         yield "            row = unforeseen(row)"
         yield "            at = base + row"
@@ -275,10 +285,26 @@ class FunctionText(UnitText):
         letter = self.program.sizes[product.results[0]]
         self._range(letter)
         row = "base + first" if self.layout.slabs[operand].steps else "first"
-        yield (
-            f"multiply({operand}, {row}, rows, {self._packed(product)}, {letter}_groups, "
-            f"{PANEL} * LANES, {len(product.results)}, {result}, first, k)"
+        packed, count = self._packed(product), len(product.results)
+        by_panels = (
+            f"multiply({operand}, {row}, rows, {packed}, {letter}_groups, "
+            f"{PANEL} * LANES, {count}, {result}, first, k)"
         )
+        by_dots = (
+            f"dots_of_groups({operand}, {row}, {packed}, {letter}_groups, {PANEL} * LANES, "
+            f"{self._letter(letter)}, {count}, {result}, first, k)"
+        )
+        yield from self._either(packed, by_dots, by_panels)
+
+    def _either(self, packed: str, by_dots: str, by_panels: str) -> Iterator[str]:
+        """A product with weights as they lie, if they may, or packed."""
+        if packed not in self.lying:
+            yield by_panels
+            return
+        yield f"if {self.lying[packed]}:"
+        yield f"    {by_dots}"
+        yield "else:"
+        yield f"    {by_panels}"
 
     def _operand(self, product: Product) -> str:
         operand = self.layout.alone(product.operands)
@@ -292,3 +318,16 @@ class FunctionText(UnitText):
 def loop_products(layout: Layout) -> list[Product]:
     """The products of the loop, in order; `packed_0`, `packed_1` … are their matrices."""
     return [product for stage in layout.schedule.loop for product in stage.products]
+
+
+def lying(layout: Layout) -> dict[str, str]:
+    """Of the loop's matrices those that need not be packed: `packed_0` → `lies_0`, if it is not.
+
+    They are read row by row, and all their blocks lie together.
+    """
+    program = layout.schedule.program
+    return {
+        f"packed_{number}": f"lies_{number}"
+        for number, product in enumerate(loop_products(layout))
+        if product.operation == "matmul" and len(lying_together(program, product.blocks)) == 1
+    }

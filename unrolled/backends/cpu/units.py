@@ -52,7 +52,7 @@ ADDED_UP: dict[str, str] = {"sum": "added_up({0})", "mean": f"added_up({{0}}) * 
 # Module of the backend → what a kernel may take from it.
 _OFFERED = {
     "denormals": ("flush_denormals", "restore_mode"),
-    "dots": ("dots",),
+    "dots": ("dots", "dots_of_group", "dots_of_groups", "few"),
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
     "outside": ("copy", "copy_row", "product", "set_all"),
     "packing": ("fill", "fill_changed"),
@@ -234,7 +234,7 @@ class UnitText:
             return f"real({self._letter(value.strip('|'))})"
         if value not in self.names:
             name = value.replace(".", "_").replace(" ", "_")
-            if name in _TAKEN or name.endswith(_ENDINGS) or name.startswith("packed_"):
+            if name in _TAKEN or name.endswith(_ENDINGS) or name.startswith(("packed_", "lies_")):
                 name += "_value"
             while name in self.names.values():
                 name += "_value"

@@ -14,6 +14,8 @@ before and behind it. No sum depends on how many come.
 from collections.abc import Iterator, Mapping
 from math import prod
 
+from ...schedule import Product
+from .dots import LEAST_BYTES, LEAST_UNITS
 from .layout import AFTER, BEFORE, GRADIENTS, LOOP, Layout
 from .outside import room_for_block, room_for_strip
 from .packing import packed_shape
@@ -34,10 +36,11 @@ from .tables import (
     letters_of,
     shape_of,
     written_shape,
+    written_sum,
 )
 from .tasks import FEW, MANY, PIPELINE, Chunks, even_chunks
 from .team import CUTS, FILLED, PARTS, PIPELINED, REVERSE, SHARES
-from .text import FunctionText, loop_products
+from .text import FunctionText, loop_products, lying
 from .units import parameters_of, width_of
 from .vectors import WIDE_ZEN, lanes
 
@@ -99,6 +102,7 @@ class WholeText(ProductText):
             *layout.inputs, *self.given.values(), *layout.outputs, *states,
             *self.families.values(), *self.totals.values(),
         ]  # fmt: skip
+        self.lying = lying(layout)
         self.operands: list[Axis] = []  # how many units products outside of the loop add up
         self.lasting: set[str] = set()
         self.tasks = dict(self._tasks())
@@ -109,8 +113,8 @@ class WholeText(ProductText):
         self.letters = [*dict.fromkeys((*known, *used))]
         shapes = (axis_of(name, axis) for name in self._special for axis in (0, 1))
         self.table = [
-            *self.pointers, *COUNTS, UNITS_SHARED, *CHUNKS, *STEPS, *self.letters, *self.scratch,
-            *shapes,
+            *self.pointers, *COUNTS, UNITS_SHARED, *CHUNKS, *self.lying.values(), *STEPS,
+            *self.letters, *self.scratch, *shapes,
         ]  # fmt: skip
 
     def _makes_outputs_early(self) -> bool:
@@ -129,6 +133,10 @@ class WholeText(ProductText):
 
     def shape(self, name: str, extent: Extent) -> tuple[int, ...]:
         """The shape of one of its arrays."""
+        if name.startswith(("packed_", "used_")):
+            packed = f"packed_{name.rpartition('_')[-1]}"
+            if packed in self.lying and self._lies(packed, extent):
+                return 0, 0
         if name in self.packed:
             product = self.packed[name]
             letter = self.program.sizes[product.results[0]]
@@ -189,7 +197,14 @@ class WholeText(ProductText):
             for letter in self.layout.vectors
         }
         shared = {UNITS_SHARED: int(extent.sharing.shares > 1)}
-        return {**shared, **dict(zip(CHUNKS, known, strict=True)), **widths}
+        lies = {there: int(self._lies(packed, extent)) for packed, there in self.lying.items()}
+        return {**shared, **dict(zip(CHUNKS, known, strict=True)), **lies, **widths}
+
+    def _lies(self, packed: str, extent: Extent) -> bool:
+        """Whether a matrix of the loop stays where it lies: a large one, for a single row."""
+        units, results = shape_of(self._matrix(self.packed[packed]), extent)
+        large = units * results * extent.dtype.itemsize >= LEAST_BYTES
+        return extent.steps.batch == 1 and units >= LEAST_UNITS and large
 
     def _vectors(self, letter: str, extent: Extent) -> int:
         return self.layout.vectors_of_group(
@@ -215,7 +230,7 @@ class WholeText(ProductText):
         yield f"reverse = table[{REVERSE}] != 0"
         yield f"threads = table[{SHARES}]"
         yield f"cuts = vector_at(table, {CUTS}, np.int64)"
-        for name in (*COUNTS, UNITS_SHARED, *CHUNKS, *self.letters):
+        for name in (*COUNTS, UNITS_SHARED, *CHUNKS, *self.lying.values(), *self.letters):
             yield f"{name} = table[{place[name]}]"
         for name in STEPS:
             shape = written_shape((BATCH if name == "lengths" else LENGTH,))
@@ -226,8 +241,18 @@ class WholeText(ProductText):
         for name in self._special:
             sizes = ", ".join(f"table[{place[axis_of(name, axis)]}]" for axis in (0, 1))
             yield f"{name} = array_at(table[{place[name]}], ({sizes}), real)"
+        for packed, lies in self.lying.items():
+            yield f"if {lies}:"
+            yield f"    {packed} = {self._where_it_lies(self.packed[packed], place)}"
         if self.operands:
             yield f"room = {window(ROOMS, 'thread, thread + 1', f'0, {ROOMS}.shape[1]')}"
+
+    def _where_it_lies(self, product: Product, place: Mapping[str, int]) -> str:
+        """The matrix of a product among the parameters."""
+        ((family, above, width, heights),) = self._stretches(product.blocks)
+        shape = f"({written_sum(heights)}, {width})"
+        before = f"-({written_sum(above)})" if above else "0"
+        return f"rows_at(table[{place[family]}], {before}, {shape}, real)"
 
     def _names_here(self) -> Iterator[str]:
         """What holds rows of a chunk only is numbered as if it held those of all steps."""
@@ -320,6 +345,7 @@ class WholeText(ProductText):
         yield "    start, stride, of_units, sharing = share, shares, 0, 1"
         yield f"for part in range(start, table[{PARTS}], stride):"
         taken = "part, cuts[part], cuts[part + 1], turn, until, of_units, sharing, table"
+        taken = ", ".join((taken, *self.lying.values()))
         yield from (f"    {line}" for line in self._call("loop", taken))
 
     def _call(self, name: str, taken: str) -> Iterator[str]:

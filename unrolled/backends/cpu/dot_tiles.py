@@ -1,0 +1,222 @@
+"""Tiles of a product whose weights are read where and as they lie.
+
+A row of the weights is one vector, and each result its dot product with a row of the operand. Some
+rows of both go by at once, vector by vector of their units; the sums stay in registers, and are
+added up across their lanes at the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+from .emission import Matrix, Value, filled, further, shuffled, unforeseen
+from .vectors import REGISTERS, first_lanes
+from .writing import Writer
+
+# With a single row of the operand a tile has so many rows of weights at least: a sum waits some
+# cycles for the one before it.
+LEAST_SUMS = 8
+# With several it has so many of both at most. Their sums fill 20 registers of 32, or 12 of 16, and
+# each vector that is read serves several of them.
+_HIGHEST, _TOGETHER = (5, 4) if REGISTERS == 32 else (3, 4)
+
+
+class _Row(NamedTuple):
+    """A row of weights in a tile: it begins at an address, or so far behind it."""
+
+    start: Any
+    hop: Any = None
+
+
+class DotTiles(Writer):
+    """Writes the instructions of a product.
+
+    Args:
+        weights: its rows are contiguous.
+        operand: the same.
+        out: where the results go, a row for each of the operand.
+        count: how many rows the weights have.
+        rows: how many the operand has.
+        units: how many numbers a row of both has.
+    """
+
+    def __init__(
+        self,
+        builder: Any,
+        vector: Any,
+        weights: Matrix,
+        operand: Matrix,
+        out: Matrix,
+        count: Any,
+        rows: Any,
+        units: Any,
+    ) -> None:
+        super().__init__(builder, vector)
+        self.weights, self.operand, self.out = weights, operand, out
+        self.count, self.rows, self.units = count, rows, units
+        self.whole_units = builder.and_(units, self.whole(-self.lanes))
+
+    def write(self) -> None:
+        """All tiles: for some rows of the weights, which then lie near, all rows of the operand."""
+        single = self.builder.icmp_signed("==", self.rows, self.whole(1))
+        few = min(_TOGETHER, self.lanes)
+        with self.builder.if_else(single) as (one, several):
+            with one:
+                many = max(LEAST_SUMS, self.lanes)
+                with self.blocks(self.whole(0), self.count, many) as (start, left):
+                    self.tile(self.far(start, many), start, [self.whole(0)])
+                with self.starts(self.count, self.whole(few), left) as start:
+                    self.tile(self.near(start, few), start, [self.whole(0)])
+            with several, self.starts(self.count, self.whole(few)) as start:
+                weights = self.near(start, few)
+                for first, height in self.tiles(self.rows, range(_HIGHEST, 1, -1)):
+                    rows = [self.builder.add(first, self.whole(row)) for row in range(height)]
+                    self.tile(weights, start, rows)
+
+    def near(self, start: Any, count: int) -> list[_Row]:
+        """Some rows of weights; beyond the last it is read again, and not written."""
+        last = self.builder.sub(self.count, self.whole(1))
+        numbers = [self.builder.add(start, self.whole(number)) for number in range(count)]
+        return [_Row(self.row(self.weights, self.least(number, last))) for number in numbers]
+
+    def far(self, start: Any, count: int) -> list[_Row]:
+        """More rows of weights than a processor has registers for addresses.
+
+        So there is an address for each third row, and what lies between is found from these.
+        """
+        builder = self.builder
+        numbers = [builder.add(start, self.whole(number)) for number in range(count)]
+        # LLVM would compute an address for each row, and lay them on the stack.
+        thirds = [unforeseen(builder, self.row(self.weights, row)) for row in numbers[::3]]
+        step = self.weights.row_step
+        hops = {n: unforeseen(builder, builder.mul(step, self.whole(n))) for n in (1, 2, 4)}
+        rows = []
+        for number in range(count):
+            third = next(n for n in range(len(thirds)) if number - 3 * n in (0, *hops))
+            rows.append(_Row(thirds[third], hops.get(number - 3 * third)))
+        return rows
+
+    def row(self, matrix: Matrix, number: Any) -> Any:
+        """Where a row of a matrix begins."""
+        return matrix.at(self.builder, number, self.whole(0))
+
+    def tile(self, weights: list[_Row], column: Any, rows: list[Any]) -> None:
+        """Write the results of some rows of weights, from a column on, with rows of the operand."""
+        operands = [self.row(self.operand, row) for row in rows]
+        sums, count = self.sums(weights, operands), len(weights)
+        left = self.builder.sub(self.count, column)
+        for number, row in enumerate(rows):
+            of_row = sums[number * count : (number + 1) * count]
+            self.put(of_row, self.out.at(self.builder, row, column), left)
+
+    def sums(self, weights: list[_Row], operands: list[Any]) -> list[Any]:
+        """The sums of rows of weights with each row of the operand, in all lanes."""
+        builder, step = self.builder, self.whole(self.lanes)
+        before = builder.block
+        head, body, after = (builder.append_basic_block(name) for name in ("head", "unit", "after"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        unit = builder.phi(self.integer)
+        unit.add_incoming(self.whole(0), before)
+        starts = dict.fromkeys(row.start for row in weights)
+        places = {start: builder.phi(start.type) for start in starts}
+        for start, place in places.items():
+            place.add_incoming(start, before)
+        sums = [builder.phi(self.vector) for _ in operands for _ in weights]
+        for total in sums:
+            total.add_incoming(filled(self.vector, 0.0), before)
+        builder.cbranch(builder.icmp_signed("<", unit, self.whole_units), body, after)
+        builder.position_at_end(body)
+        read = (
+            [self.behind(places[row.start], row.hop) for row in weights],
+            [further(builder, start, unit) for start in operands],
+        )
+        for total, more in zip(sums, self.terms(*read, sums, None), strict=True):
+            total.add_incoming(more, body)
+        unit.add_incoming(builder.add(unit, step), body)
+        for place in places.values():
+            place.add_incoming(unforeseen(builder, further(builder, place, step)), body)
+        builder.branch(head)
+        builder.position_at_end(after)
+        return self.rest(
+            [self.behind(places[row.start], row.hop) for row in weights],
+            [further(builder, start, self.whole_units) for start in operands],
+            sums,
+        )
+
+    def behind(self, place: Any, hop: Any) -> Any:
+        """The address so far behind another one, or that itself."""
+        return place if hop is None else further(self.builder, place, hop)
+
+    def rest(self, weights: list[Any], operands: list[Any], sums: list[Any]) -> list[Any]:
+        """The sums with the units that fill no vector."""
+        builder = self.builder
+        before = builder.block
+        body, after = builder.append_basic_block("rest"), builder.append_basic_block("sums")
+        left = builder.sub(self.units, self.whole_units)
+        builder.cbranch(builder.icmp_signed(">", left, self.whole(0)), body, after)
+        builder.position_at_end(body)
+        more = self.terms(weights, operands, sums, first_lanes(builder, self.vector, left))
+        builder.branch(after)
+        builder.position_at_end(after)
+        found = []
+        for total, increased in zip(sums, more, strict=True):
+            phi = builder.phi(self.vector)
+            phi.add_incoming(total, before)
+            phi.add_incoming(increased, body)
+            found.append(phi)
+        return found
+
+    def terms(
+        self, weights: list[Any], operands: list[Any], sums: list[Any], mask: Any
+    ) -> list[Any]:
+        """The sums with one more vector of units, or the lanes of it that the mask has."""
+        rows, factors = (
+            [Value(self.builder, self.load(self.vector_at(place), mask)) for place in places]
+            for places in (weights, operands)
+        )
+        pairs = itertools.product(factors, rows)
+        return [
+            row.times_plus(factor, Value(self.builder, total)).ir
+            for (factor, row), total in zip(pairs, sums, strict=True)
+        ]
+
+    def across(self, sums: list[Any]) -> Any:
+        """What each sum has in all its lanes together, in its order; a vector that begins with it.
+
+        Two vectors become one by adding one half of both to the other half: first within 16 bytes,
+        where processors move numbers most quickly, then whole pieces of 16 bytes.
+        """
+        side, lanes = min(self.lanes, 16 // self.size), range(2 * self.lanes)
+        wide = 1
+        while wide < side:
+            halves = [
+                [
+                    start + half + at + step
+                    for start in range(0, self.lanes, side)
+                    for at in range(0, side // 2, wide)
+                    for step in (*range(wide), *range(self.lanes, self.lanes + wide))
+                ]
+                for half in (0, side // 2)
+            ]
+            sums, wide = self.paired(sums, *halves), 2 * wide
+        for _ in range((self.lanes // side).bit_length() - 1):
+            parities = ([lane for lane in lanes if lane // side % 2 == odd] for odd in (0, 1))
+            sums = self.paired(sums, *parities)
+        return sums[0]
+
+    def paired(self, sums: list[Any], one: list[int], two: list[int]) -> list[Any]:
+        """Of each two vectors, or twice the only one, some of their lanes plus the others."""
+        pairs = zip(sums[::2], sums[1::2] or sums, strict=True)
+        halves = ([shuffled(self.builder, pair, half) for half in (one, two)] for pair in pairs)
+        return [self.builder.fadd(*both) for both in halves]
+
+    def put(self, sums: list[Any], out: Any, left: Any) -> None:
+        """Write the results of a row; of the last rows of weights only as many as there are."""
+        for start in range(0, len(sums), self.lanes):
+            some = sums[start : start + self.lanes]
+            count = self.least(self.builder.sub(left, self.whole(start)), self.whole(len(some)))
+            mask = first_lanes(self.builder, self.vector, count)
+            place = self.vector_at(further(self.builder, out, self.whole(start)))
+            self.store(self.across(some), place, mask)

@@ -1,0 +1,103 @@
+"""Instructions on matrices, as products of all kinds write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from .emission import Matrix, further
+from .vectors import masked_load, masked_store
+
+
+class Writer:
+    """Writes instructions on matrices: for a builder, and with vectors of a type."""
+
+    def __init__(self, builder: Any, vector: Any) -> None:
+        self.builder, self.vector, self.lanes = builder, vector, vector.count
+        self.size = 4 if isinstance(vector.element, ir.FloatType) else 8
+        self.integer = ir.IntType(64)
+
+    def whole(self, number: int) -> Any:
+        """A whole number."""
+        return ir.Constant(self.integer, number)
+
+    def matrix(self, start: Any, row_step: Any, column_step: Any = None) -> Matrix:
+        """A matrix, by default one whose rows are contiguous."""
+        return Matrix(start, row_step, self.whole(1) if column_step is None else column_step)
+
+    def vector_at(self, place: Any, number: int = 0) -> Any:
+        """The address of a vector, `number` vectors after a place."""
+        place = further(self.builder, place, self.whole(number * self.lanes))
+        return self.builder.bitcast(place, self.vector.as_pointer())
+
+    def least(self, a: Any, b: Any) -> Any:
+        """The lesser of two whole numbers."""
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
+
+    def most(self, a: Any, b: Any) -> Any:
+        """The greater of two whole numbers."""
+        return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
+
+    def ceiling(self, a: Any, b: Any) -> Any:
+        """How often b, at least, makes up a."""
+        return self.builder.udiv(self.builder.sub(self.builder.add(a, b), self.whole(1)), b)
+
+    @contextmanager
+    def starts(self, stop: Any, step: Any, start: Any = None) -> Iterator[Any]:
+        """Write a loop in steps, by default from 0 on."""
+        start = self.whole(0) if start is None else start
+        with cgutils.for_range_slice(self.builder, start, stop, step, inc=True) as (i, _):
+            yield i
+
+    @contextmanager
+    def blocks(self, start: Any, stop: Any, size: int) -> Iterator[tuple[Any, Any]]:
+        """Write a loop over whole blocks of a size: (first of a block, where the last ends)."""
+        builder = self.builder
+        count = builder.sub(stop, start)
+        left = builder.urem(count, self.whole(size))
+        end = builder.sub(stop, left)
+        step = self.whole(size)
+        with cgutils.for_range_slice(builder, start, end, step, inc=True) as (index, _):
+            yield index, end
+
+    def tiles(self, rows: Any, heights: range) -> Iterator[tuple[Any, int]]:
+        """Write loops over rows in tiles about equally high: a tile's first row, and its height.
+
+        25 rows are five times five. Low tiles wait for their sums.
+
+        Args:
+            rows: how many, at least as many as the lowest tile has.
+            heights: of tiles, from the highest down.
+        """
+        builder, row = self.builder, self.whole(0)
+        count = self.most(self.ceiling(rows, self.whole(heights[0])), self.whole(1))
+        high = self.ceiling(rows, count)
+        # So many have one row less.
+        lower = builder.sub(builder.mul(count, high), rows)
+        for height in heights:
+            is_high, is_low = (
+                builder.icmp_signed("==", high, self.whole(height + less)) for less in (0, 1)
+            )
+            tiles = builder.select(is_low, lower, self.whole(0))
+            tiles = builder.select(is_high, builder.sub(count, lower), tiles)
+            end = builder.add(row, builder.mul(tiles, self.whole(height)))
+            with self.starts(end, self.whole(height), row) as first:
+                yield first, height
+            row = end
+
+    def load(self, place: Any, mask: Any) -> Any:
+        """The vector at a place, or the lanes of it that the mask has."""
+        if mask is None:
+            return self.builder.load(place, align=self.size)
+        return masked_load(self.builder, place, self.vector, mask)
+
+    def store(self, vector: Any, place: Any, mask: Any) -> None:
+        """Write a vector to a place, or the lanes of it that the mask has."""
+        if mask is None:
+            self.builder.store(vector, place, align=self.size)
+        else:
+            masked_store(self.builder, vector, place, mask)
