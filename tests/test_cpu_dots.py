@@ -1,4 +1,4 @@
-"""Products with weights where they lie, and passes that read them there, against NumPy and torch."""
+"""Products with weights where they lie, and passes that leave them there."""
 
 import numpy as np
 import pytest
@@ -12,10 +12,9 @@ from passes import Case, assert_close
 import unrolled.nn
 from unrolled import cells, layer_norm
 from unrolled.backends import reference
-from unrolled.backends.cpu import dots as dots_module
-from unrolled.backends.cpu import kernel_for, whole
-from unrolled.backends.cpu.sharing import share_out
+from unrolled.backends.cpu import dots as dots_module, kernel_for, whole
 from unrolled.backends.cpu.shared import know
+from unrolled.backends.cpu.sharing import share_out
 from unrolled.backends.cpu.tables import FIRST, Extent, Table
 from unrolled.backends.cpu.team import window
 from unrolled.backends.steps import Steps
