@@ -17,10 +17,10 @@ from ..program import Program
 from .direction import Direction
 
 # Rows of one step that read weights where they lie, at most, times the threads that they are worth.
-# More are quicker with packed weights. Measured on a Zen 5 (LSTM, GRU, simple RNN; 64 to 512
-# units): by one thread as long at 8 to 16 rows, by two at 4 to 6 where two are of use, and 0.4 of
-# the time at 64.
-ROWS = 8
+# More are quicker with packed weights. Measured on a Xeon (LSTM, GRU, simple RNN; 64 to 512 units):
+# with 16 rows one thread takes 0.7 to 1.07 of the time of a pass with packed weights, with 8 one
+# takes 0.75 to 1.1 of that of two; with 16, two threads are quicker at 512 units.
+ROWS = 16
 
 
 class Pass(NamedTuple):
