@@ -8,7 +8,9 @@ added up across their lanes at the end.
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from typing import Any
+
+from llvmlite import ir
 
 from .emission import Matrix, Value, filled, further, shuffled, unforeseen
 from .vectors import REGISTERS, first_lanes
@@ -22,11 +24,68 @@ LEAST_SUMS = 8
 _HIGHEST, _TOGETHER = (5, 4) if REGISTERS == 32 else (3, 4)
 
 
-class _Row(NamedTuple):
-    """A row of weights in a tile: it begins at an address, or so far behind it."""
+class _Rows:
+    """Rows of a matrix that a tile goes along, from unit to unit.
 
-    start: Any
-    hop: Any = None
+    Args:
+        builder: writes the instructions.
+        starts: where the rows begin.
+    """
+
+    def __init__(self, builder: Any, starts: list[Any]) -> None:
+        self.builder, self.starts = builder, starts
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def enter(self, before: Any) -> None:
+        """Begin a loop over units, to which control comes from a block before it."""
+
+    def places(self, unit: Any) -> list[Any]:
+        """Where each row has the unit that the loop is at."""
+        return [further(self.builder, start, unit) for start in self.starts]
+
+    def go_on(self, units: Any, body: Any) -> None:
+        """Go so many units on, at the end of the loop's body."""
+
+
+class _ManyRows(_Rows):
+    """More rows than a processor has registers for addresses.
+
+    LLVM would lay these on the stack. So there is an address of each third row only, which goes
+    along, and the others are found from these.
+
+    Args:
+        builder: as rows take it.
+        starts: as rows take it.
+        step: how many numbers lie from one row to the next.
+    """
+
+    def __init__(self, builder: Any, starts: list[Any], step: Any) -> None:
+        super().__init__(builder, starts)
+        self.hops = {
+            rows: unforeseen(builder, builder.mul(step, ir.Constant(step.type, rows)))
+            for rows in (1, 2, 4)
+        }
+        self.thirds = {row: unforeseen(builder, starts[row]) for row in range(0, len(starts), 3)}
+
+    def enter(self, before: Any) -> None:
+        self.now = {row: self.builder.phi(start.type) for row, start in self.thirds.items()}
+        for row, start in self.thirds.items():
+            self.now[row].add_incoming(start, before)
+
+    def places(self, unit: Any) -> list[Any]:
+        return [self._place(row) for row in range(len(self))]
+
+    def _place(self, row: int) -> Any:
+        if row in self.now:
+            return self.now[row]
+        third = next(third for third in self.now if row - third in self.hops)
+        return further(self.builder, self.now[third], self.hops[row - third])
+
+    def go_on(self, units: Any, body: Any) -> None:
+        for now in self.now.values():
+            now.add_incoming(unforeseen(self.builder, further(self.builder, now, units)), body)
 
 
 class DotTiles(Writer):
@@ -74,43 +133,32 @@ class DotTiles(Writer):
                     rows = [self.builder.add(first, self.whole(row)) for row in range(height)]
                     self.tile(weights, start, rows)
 
-    def near(self, start: Any, count: int) -> list[_Row]:
+    def near(self, start: Any, count: int) -> _Rows:
         """Some rows of weights; beyond the last it is read again, and not written."""
         last = self.builder.sub(self.count, self.whole(1))
         numbers = [self.builder.add(start, self.whole(number)) for number in range(count)]
-        return [_Row(self.row(self.weights, self.least(number, last))) for number in numbers]
+        return _Rows(self.builder, [self.row(self.weights, self.least(n, last)) for n in numbers])
 
-    def far(self, start: Any, count: int) -> list[_Row]:
-        """More rows of weights than a processor has registers for addresses.
-
-        So there is an address for each third row, and what lies between is found from these.
-        """
-        builder = self.builder
-        numbers = [builder.add(start, self.whole(number)) for number in range(count)]
-        # LLVM would compute an address for each row, and lay them on the stack.
-        thirds = [unforeseen(builder, self.row(self.weights, row)) for row in numbers[::3]]
-        step = self.weights.row_step
-        hops = {n: unforeseen(builder, builder.mul(step, self.whole(n))) for n in (1, 2, 4)}
-        rows = []
-        for number in range(count):
-            third = next(n for n in range(len(thirds)) if number - 3 * n in (0, *hops))
-            rows.append(_Row(thirds[third], hops.get(number - 3 * third)))
-        return rows
+    def far(self, start: Any, count: int) -> _Rows:
+        """More rows of weights, all of which there are."""
+        numbers = [self.builder.add(start, self.whole(number)) for number in range(count)]
+        rows = [self.row(self.weights, number) for number in numbers]
+        return _ManyRows(self.builder, rows, self.weights.row_step)
 
     def row(self, matrix: Matrix, number: Any) -> Any:
         """Where a row of a matrix begins."""
         return matrix.at(self.builder, number, self.whole(0))
 
-    def tile(self, weights: list[_Row], column: Any, rows: list[Any]) -> None:
+    def tile(self, weights: _Rows, column: Any, rows: list[Any]) -> None:
         """Write the results of some rows of weights, from a column on, with rows of the operand."""
-        operands = [self.row(self.operand, row) for row in rows]
+        operands = _Rows(self.builder, [self.row(self.operand, row) for row in rows])
         sums, count = self.sums(weights, operands), len(weights)
         left = self.builder.sub(self.count, column)
         for number, row in enumerate(rows):
             of_row = sums[number * count : (number + 1) * count]
             self.put(of_row, self.out.at(self.builder, row, column), left)
 
-    def sums(self, weights: list[_Row], operands: list[Any]) -> list[Any]:
+    def sums(self, weights: _Rows, operands: _Rows) -> list[Any]:
         """The sums of rows of weights with each row of the operand, in all lanes."""
         builder, step = self.builder, self.whole(self.lanes)
         before = builder.block
@@ -119,35 +167,21 @@ class DotTiles(Writer):
         builder.position_at_end(head)
         unit = builder.phi(self.integer)
         unit.add_incoming(self.whole(0), before)
-        starts = dict.fromkeys(row.start for row in weights)
-        places = {start: builder.phi(start.type) for start in starts}
-        for start, place in places.items():
-            place.add_incoming(start, before)
-        sums = [builder.phi(self.vector) for _ in operands for _ in weights]
+        weights.enter(before)
+        sums = [builder.phi(self.vector) for _ in range(len(operands) * len(weights))]
         for total in sums:
             total.add_incoming(filled(self.vector, 0.0), before)
         builder.cbranch(builder.icmp_signed("<", unit, self.whole_units), body, after)
         builder.position_at_end(body)
-        read = (
-            [self.behind(places[row.start], row.hop) for row in weights],
-            [further(builder, start, unit) for start in operands],
-        )
+        read = weights.places(unit), operands.places(unit)
         for total, more in zip(sums, self.terms(*read, sums, None), strict=True):
             total.add_incoming(more, body)
         unit.add_incoming(builder.add(unit, step), body)
-        for place in places.values():
-            place.add_incoming(unforeseen(builder, further(builder, place, step)), body)
+        weights.go_on(step, body)
         builder.branch(head)
         builder.position_at_end(after)
-        return self.rest(
-            [self.behind(places[row.start], row.hop) for row in weights],
-            [further(builder, start, self.whole_units) for start in operands],
-            sums,
-        )
-
-    def behind(self, place: Any, hop: Any) -> Any:
-        """The address so far behind another one, or that itself."""
-        return place if hop is None else further(self.builder, place, hop)
+        last = self.whole_units
+        return self.rest(weights.places(last), operands.places(last), sums)
 
     def rest(self, weights: list[Any], operands: list[Any], sums: list[Any]) -> list[Any]:
         """The sums with the units that fill no vector."""
