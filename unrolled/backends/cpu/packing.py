@@ -116,22 +116,33 @@ def fill_changed(
     raise only_compiled("fill_changed")
 
 
+@njit(error_model="numpy", forceinline=True)
+def _columns_of(strip, in_group, vectors, lanes, size):  # type: ignore[no-untyped-def]
+    """The first column that goes into a vector of a panel, and how many there are."""
+    group, place = strip // in_group, strip % in_group
+    start = (group * vectors + place % vectors) * lanes
+    return place // vectors * size + start, max(0, min(lanes, size - start))
+
+
 @njit(error_model="numpy")
 def _fill(real, weights, packed, row_step, column_step, K, N, blocks, vectors, lanes, first, last):  # type: ignore[no-untyped-def]
     size, in_group, width = N // blocks, blocks * vectors, PANEL * lanes
     first, last = first * in_group // PANEL, last * in_group // PANEL
     given = array_at(weights, (1 + (K - 1) * row_step + (N - 1) * column_step,), real)
     flat = array_at(packed, (last * K * width,), real)
-    for strip in range(first * PANEL, last * PANEL):
-        group, place = strip // in_group, strip % in_group
-        start = (group * vectors + place % vectors) * lanes
-        count = max(0, min(lanes, size - start))
-        column = (place // vectors * size + start) * column_step
-        base = strip // PANEL * K * width + strip % PANEL * lanes
-        if count and column_step == 1:
+    if column_step == 1:  # both vectors of a panel, as they lie side by side: rows are far apart
+        for panel in range(first, last):
+            column, count = _columns_of(PANEL * panel, in_group, vectors, lanes, size)
+            next_column, next_count = _columns_of(PANEL * panel + 1, in_group, vectors, lanes, size)
             for k in range(K):
-                lay(given, k * row_step + column, count, flat, base + k * width)
-            continue
+                entry, at = k * row_step, (panel * K + k) * width
+                lay(given, entry + column, count, flat, at)
+                lay(given, entry + next_column, next_count, flat, at + lanes)
+        return
+    for strip in range(first * PANEL, last * PANEL):
+        column, count = _columns_of(strip, in_group, vectors, lanes, size)
+        column *= column_step
+        base = strip // PANEL * K * width + strip % PANEL * lanes
         turned = 0
         if count == lanes and row_step == 1:
             turned = K // lanes * lanes
