@@ -175,17 +175,21 @@ def test_large_weights_of_a_single_row_have_no_second_copy(batch, size, expected
 # rows of all steps
 
 
-def test_few_rows_are_those_of_all_steps():
+@pytest.mark.parametrize(("length", "few"), [(20, True), (30, False)])
+def test_few_rows_are_those_of_all_steps(length, few):
     """However they are cut: by a pipeline in chunks of eight and more steps, or not at all."""
-    case = Case.draw(cells.lstm, Steps.dense(20, 1), 210, 40)
-    assert dots_module.few(20, 210)
-    assert not dots_module.few(22, 210)
-    assert not dots_module.few(40, 4000)
+    case = Case.draw(cells.lstm, Steps.dense(length, 1), 210, 40)
+    assert dots_module.few(length, 210) == few
     alone = case.both_passes(whole_passes.run, "float64")
     pipeline = case.both_passes(whole_passes.run, "float64", threads=2, pipelined=True)
     assert_close(alone, case.both_passes(reference.run), 1e-11)
     for name in ("y", "last h", "last c"):
         np.testing.assert_array_equal(alone[name], pipeline[name])
+
+
+def test_many_rows_are_never_few():
+    assert dots_module.few(32, 320)
+    assert not dots_module.few(33, 4000)
 
 
 # layers

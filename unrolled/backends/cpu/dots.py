@@ -1,7 +1,7 @@
 """The product of a single row, or of few steps: weights are read where and as they lie.
 
-Packing a matrix costs more than reading it a few times. And so do weights that stay packed from
-call to call, where they are large: each call compares them with what they were packed from.
+Packing a matrix costs more than reading it a few times. So does keeping a large one packed from
+call to call, as each compares it with what was packed.
 """
 
 from __future__ import annotations
