@@ -157,6 +157,13 @@ def test_matrices_of_the_catalogue_may_stay_where_they_lie(name):
         assert text.lying.keys() == text.packed.keys()
 
 
+@pytest.fixture
+def large_ones_lie(monkeypatch):
+    """Weights from 256 KB on stay where they lie, whatever the processor."""
+    monkeypatch.setattr(whole, "LEAST_BYTES", 1 << 18)
+
+
+@pytest.mark.usefixtures("large_ones_lie")
 @pytest.mark.parametrize(
     ("batch", "size", "expected"), [(1, 512, True), (2, 512, False), (1, 64, False)]
 )
@@ -195,6 +202,7 @@ def test_many_rows_are_never_few():
 # layers
 
 
+@pytest.mark.usefixtures("large_ones_lie")
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 def test_layers_equal_torch_and_a_weight_that_changes_counts_at_once(kind):
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ call to call, as each compares it with what was packed.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from llvmlite import ir
@@ -17,12 +18,14 @@ from .dot_tiles import DotTiles
 from .emission import Matrix
 from .shared import Written, matrices_of
 from .team import in_turn
-from .vectors import compiled, only_compiled, vector_of
+from .vectors import WIDE_ZEN, compiled, only_compiled, vector_of
 
 # In the loop over a single row's steps weights stay where they lie from so many units of the
 # operand, and so many bytes, on. Measured on a Xeon (LSTM, GRU, simple RNN; 64 to 512 units, 25 to
-# 300 steps): from here on inference takes 0.7 to 1.0 of the time, and with less up to 1.18.
-LEAST_UNITS, LEAST_BYTES = 128, 1 << 18
+# 300 steps): from here on inference takes 0.7 to 1.0 of the time, and with less up to 1.18. A Zen 5
+# reads one stream from its second cache more quickly than several, and each row is one: what was
+# tried there gained at most 10 % of inference, and lost in training.
+LEAST_UNITS, LEAST_BYTES = 128, sys.maxsize if WIDE_ZEN else 1 << 18
 
 # Of up to so many rows, if there are so many units for each, weights are not turned either before
 # the loop. Measured on a Xeon (64 to 1024 units): such a product takes 0.5 to 1.0 of the time.
