@@ -49,6 +49,12 @@ def dots_of_windows(weights, operand, out):
     )  # fmt: skip
 
 
+@njit
+def dots_of_groups(operand, weights, width, out, step):
+    """All groups of three blocks of 37 units, into the second row."""
+    dots_module.dots_of_groups(operand, 0, weights, (0, 3), width, 37, 3, out, 1, step)
+
+
 def tolerance(dtype, units):
     return (1e-6 if dtype == np.float32 else 1e-14) * np.sqrt(max(units, 1)) * 3
 
@@ -99,6 +105,17 @@ def test_rows_may_be_far_apart(dtype):
         expected = np.zeros((rows, 40))
         expected[:, 1:38] = operand[:, 1:-1].astype(np.float64) @ weights[:, 1:-1].T
         np.testing.assert_allclose(out, expected, rtol=0, atol=tolerance(dtype, 40))
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_groups_write_nothing_beyond_their_blocks(step):
+    know(np.dtype(np.float64))
+    rng = np.random.default_rng(0)
+    weights, operand = rng.standard_normal((3 * 37, 20)), rng.standard_normal((1, 20))
+    out = np.zeros((3, 3 * 37))
+    dots_of_groups(operand, weights, 16, out, step)
+    np.testing.assert_allclose(out[1:2], operand @ weights.T, rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(out[[0, 2]], 0)
 
 
 def test_matrices_of_two_dtypes_are_refused():
@@ -165,16 +182,20 @@ def large_ones_lie(monkeypatch):
 
 @pytest.mark.usefixtures("large_ones_lie")
 @pytest.mark.parametrize(
-    ("batch", "size", "expected"), [(1, 512, True), (2, 512, False), (1, 64, False)]
-)
-def test_large_weights_of_a_single_row_have_no_second_copy(batch, size, expected):
-    program = cells.lstm.forward.with_outputs(("h",))
+    ("name", "batch", "size", "expected"),
+    [
+        ("lstm", 1, 512, True), ("lstm", 2, 512, False), ("lstm", 1, 127, False),
+        ("simple", 1, 256, True), ("simple", 1, 200, False),
+    ],
+)  # fmt: skip
+def test_large_weights_of_a_single_row_have_no_second_copy(name, batch, size, expected):
+    program = cells.catalogue()[name].forward.with_outputs(("h",))
     text = kernel_for(program, np.dtype("float32")).whole
     sharing = share_out(Steps.dense(25, batch), 1, True, 1)
     extent = Extent({"I": 8, "H": size}, Steps.dense(25, batch), sharing, np.dtype("float32"))
     table = Table(text, extent)
     assert lying(program, table) == [expected]
-    weights = 4 * 4 * size**2
+    weights = 4 * (4 if name == "lstm" else 1) * size**2
     assert (table.nbytes < weights) == expected
     assert (table.nbytes > 2 * weights) != expected  # packed, and what they were packed from
 

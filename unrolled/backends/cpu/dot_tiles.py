@@ -63,28 +63,24 @@ class _ManyRows(_Rows):
 
     def __init__(self, builder: Any, starts: list[Any], step: Any) -> None:
         super().__init__(builder, starts)
-        self.hops = {
-            rows: unforeseen(builder, builder.mul(step, ir.Constant(step.type, rows)))
-            for rows in (1, 2, 4)
-        }
-        self.thirds = {row: unforeseen(builder, starts[row]) for row in range(0, len(starts), 3)}
+        hops = (builder.mul(step, ir.Constant(step.type, rows)) for rows in range(3))
+        self.hops = [unforeseen(builder, hop) for hop in hops]
+        self.thirds = [unforeseen(builder, start) for start in starts[::3]]
 
     def enter(self, before: Any) -> None:
-        self.now = {row: self.builder.phi(start.type) for row, start in self.thirds.items()}
-        for row, start in self.thirds.items():
-            self.now[row].add_incoming(start, before)
+        self.now = [self.builder.phi(start.type) for start in self.thirds]
+        for now, start in zip(self.now, self.thirds, strict=True):
+            now.add_incoming(start, before)
 
     def places(self, unit: Any) -> list[Any]:
-        return [self._place(row) for row in range(len(self))]
-
-    def _place(self, row: int) -> Any:
-        if row in self.now:
-            return self.now[row]
-        third = next(third for third in self.now if row - third in self.hops)
-        return further(self.builder, self.now[third], self.hops[row - third])
+        return [
+            further(self.builder, self.now[row // 3], self.hops[row % 3]) if row % 3
+            else self.now[row // 3]
+            for row in range(len(self))
+        ]  # fmt: skip
 
     def go_on(self, units: Any, body: Any) -> None:
-        for now in self.now.values():
+        for now in self.now:
             now.add_incoming(unforeseen(self.builder, further(self.builder, now, units)), body)
 
 
