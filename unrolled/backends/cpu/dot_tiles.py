@@ -12,76 +12,16 @@ from typing import Any
 
 from llvmlite import ir
 
-from .emission import Matrix, Value, filled, further, shuffled, unforeseen
+from .emission import Matrix, Value, filled, further, shuffled
 from .vectors import REGISTERS, first_lanes
-from .writing import Writer
+from .writing import ManyRows, Rows, Writer
 
 # With a single row of the operand a tile has so many rows of weights at least: a sum waits some
 # cycles for the one before it.
-LEAST_SUMS = 8
+_LEAST_SUMS = 8
 # With several it has so many of both at most. Their sums fill 20 registers of 32, or 12 of 16, and
 # each vector that is read serves several of them.
 _HIGHEST, _TOGETHER = (5, 4) if REGISTERS == 32 else (3, 4)
-
-
-class _Rows:
-    """Rows of a matrix that a tile goes along, from unit to unit.
-
-    Args:
-        builder: writes the instructions.
-        starts: where the rows begin.
-    """
-
-    def __init__(self, builder: Any, starts: list[Any]) -> None:
-        self.builder, self.starts = builder, starts
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def enter(self, before: Any) -> None:
-        """Begin a loop over units, to which control comes from a block before it."""
-
-    def places(self, unit: Any) -> list[Any]:
-        """Where each row has the unit that the loop is at."""
-        return [further(self.builder, start, unit) for start in self.starts]
-
-    def go_on(self, units: Any, body: Any) -> None:
-        """Go so many units on, at the end of the loop's body."""
-
-
-class _ManyRows(_Rows):
-    """More rows than a processor has registers for addresses.
-
-    LLVM would lay these on the stack. So there is an address of each third row only, which goes
-    along, and the others are found from these.
-
-    Args:
-        builder: as rows take it.
-        starts: as rows take it.
-        step: how many numbers lie from one row to the next.
-    """
-
-    def __init__(self, builder: Any, starts: list[Any], step: Any) -> None:
-        super().__init__(builder, starts)
-        hops = (builder.mul(step, ir.Constant(step.type, rows)) for rows in range(3))
-        self.hops = [unforeseen(builder, hop) for hop in hops]
-        self.thirds = [unforeseen(builder, start) for start in starts[::3]]
-
-    def enter(self, before: Any) -> None:
-        self.now = [self.builder.phi(start.type) for start in self.thirds]
-        for now, start in zip(self.now, self.thirds, strict=True):
-            now.add_incoming(start, before)
-
-    def places(self, unit: Any) -> list[Any]:
-        return [
-            further(self.builder, self.now[row // 3], self.hops[row % 3]) if row % 3
-            else self.now[row // 3]
-            for row in range(len(self))
-        ]  # fmt: skip
-
-    def go_on(self, units: Any, body: Any) -> None:
-        for now in self.now:
-            now.add_incoming(unforeseen(self.builder, further(self.builder, now, units)), body)
 
 
 class DotTiles(Writer):
@@ -118,7 +58,7 @@ class DotTiles(Writer):
         few = min(_TOGETHER, self.lanes)
         with self.builder.if_else(single) as (one, several):
             with one:
-                many = max(LEAST_SUMS, self.lanes)
+                many = max(_LEAST_SUMS, self.lanes)
                 with self.blocks(self.whole(0), self.count, many) as (start, left):
                     self.tile(self.far(start, many), start, [self.whole(0)])
                 with self.starts(self.count, self.whole(few), left) as start:
@@ -129,32 +69,32 @@ class DotTiles(Writer):
                     rows = [self.builder.add(first, self.whole(row)) for row in range(height)]
                     self.tile(weights, start, rows)
 
-    def near(self, start: Any, count: int) -> _Rows:
+    def near(self, start: Any, count: int) -> Rows:
         """Some rows of weights; beyond the last it is read again, and not written."""
         last = self.builder.sub(self.count, self.whole(1))
         numbers = [self.builder.add(start, self.whole(number)) for number in range(count)]
-        return _Rows(self.builder, [self.row(self.weights, self.least(n, last)) for n in numbers])
+        return Rows(self.builder, [self.row(self.weights, self.least(n, last)) for n in numbers])
 
-    def far(self, start: Any, count: int) -> _Rows:
+    def far(self, start: Any, count: int) -> Rows:
         """More rows of weights, all of which there are."""
         numbers = [self.builder.add(start, self.whole(number)) for number in range(count)]
         rows = [self.row(self.weights, number) for number in numbers]
-        return _ManyRows(self.builder, rows, self.weights.row_step)
+        return ManyRows(self.builder, rows, self.weights.row_step)
 
     def row(self, matrix: Matrix, number: Any) -> Any:
         """Where a row of a matrix begins."""
         return matrix.at(self.builder, number, self.whole(0))
 
-    def tile(self, weights: _Rows, column: Any, rows: list[Any]) -> None:
+    def tile(self, weights: Rows, column: Any, rows: list[Any]) -> None:
         """Write the results of some rows of weights, from a column on, with rows of the operand."""
-        operands = _Rows(self.builder, [self.row(self.operand, row) for row in rows])
+        operands = Rows(self.builder, [self.row(self.operand, row) for row in rows])
         sums, count = self.sums(weights, operands), len(weights)
         left = self.builder.sub(self.count, column)
         for number, row in enumerate(rows):
             of_row = sums[number * count : (number + 1) * count]
             self.put(of_row, self.out.at(self.builder, row, column), left)
 
-    def sums(self, weights: _Rows, operands: _Rows) -> list[Any]:
+    def sums(self, weights: Rows, operands: Rows) -> list[Any]:
         """The sums of rows of weights with each row of the operand, in all lanes."""
         builder, step = self.builder, self.whole(self.lanes)
         before = builder.block

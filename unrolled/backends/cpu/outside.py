@@ -31,7 +31,7 @@ from .vectors import (
     only_compiled,
     vector_of,
 )
-from .writing import Writer
+from .writing import ManyRows, Writer
 
 STRIP = 4  # vectors of columns in a strip
 UNITS = 512  # of the operands at once: a strip of them is 128 KB, and stays in the second cache
@@ -227,7 +227,8 @@ class _Product(Writer):
         """One tile; of its last vector the lanes of the mask, if there is one."""
         builder, a, b = self.builder, self.a, self.b
         numbers = [builder.add(row, self.whole(number)) for number in range(rows)]
-        a_rows = [a.at(builder, number, self.whole(0)) for number in numbers]
+        starts = [a.at(builder, number, self.whole(0)) for number in numbers]
+        a_rows = ManyRows(builder, starts, a.row_step)
         outs = [self.out.at(builder, number, column) for number in numbers]
         first = b.at(builder, self.whole(0), column)
         places = [self.vector_at(place, v) for place in outs for v in range(width)]
@@ -241,6 +242,7 @@ class _Product(Writer):
         builder.branch(head)
         builder.position_at_end(head)
         unit = builder.phi(self.integer)
+        a_rows.enter(begin, loaded)
         phis = [builder.phi(self.vector) for _ in sums]
         for block, totals in (begin, [filled(self.vector, 0.0)] * len(sums)), (loaded, sums):
             unit.add_incoming(self.whole(0), block)
@@ -250,16 +252,14 @@ class _Product(Writer):
         builder.position_at_end(body)
         b_row = further(builder, first, builder.mul(unit, b.row_step))
         vectors = [self.load(self.vector_at(b_row, v), masks[v]) for v in range(width)]
-        offset = builder.mul(unit, a.column_step)
-        factors = [
-            spread(builder, builder.load(further(builder, place, offset)), self.vector)
-            for place in a_rows
-        ]
+        numbers = [builder.load(place) for place in a_rows.places(unit)]
+        factors = [spread(builder, number, self.vector) for number in numbers]
         pairs = itertools.product(factors, vectors)
         for phi, (factor, vector) in zip(phis, pairs, strict=True):
             terms = (Value(builder, part) for part in (factor, vector, phi))
             phi.add_incoming(self.fused(*terms), body)
         unit.add_incoming(builder.add(unit, self.whole(1)), body)
+        a_rows.go_on(a.column_step, body)
         builder.branch(head)
         builder.position_at_end(after)
         for number, (place, total) in enumerate(zip(places, phis, strict=True)):

@@ -22,7 +22,8 @@ from numba import njit
 from numba.core import cgutils, errors, types
 from numba.core.typing import signature
 
-from .emission import Value, filled, spread, suffix
+from .emission import Value, fetch_line, filled, spread, suffix
+from .memory import LINE
 from .packing import PANEL
 from .shared import Written, matrices_of
 from .vectors import (
@@ -39,6 +40,12 @@ from .vectors import (
 # the second cache half as often as six of two (measured with AVX-512: 1.07 times the rate for 64
 # rows of 512 units, 1.2 times for ten of 650); with twelve, sums would leave the registers.
 TILE_ROWS = 11 if REGISTERS == 32 else 6
+# But six of two panels read the operand half as often. Measured on a Xeon, where tiles ask for what
+# comes: of matrices with so many numbers, or with so many where there are more rows than the largest
+# tile has, they have 1.0 to 1.2 times the rate, most while a neighbour shares the core; and less,
+# down to 0.8, of larger ones. On a Zen 5 tiles are at the machine's rate anyway.
+_LOW_ROWS = 6
+_NUMBERS, _NUMBERS_OF_MANY_ROWS = (0, 0) if WIDE_ZEN else (1 << 18, 1 << 20)
 # Rows that go through a panel, tile by tile, before the next panel is read. Measured on a Xeon at 2
 # MB of second cache (LSTM; 64 rows of 512 units, 20 of 650): 0.97 to 1.0 of the time with a tile's
 # rows, and as long at 128 units; with six tiles the same. On a Zen 5 it is not measured.
@@ -50,6 +57,15 @@ _ONE_BY_ONE = range(97, 601) if WIDE_ZEN else range(0)
 # So many panels at once, at most, of several rows and of a single one: what is read of the operand
 # serves them all.
 _PANELS, _SINGLE_PANELS = 2, 4 if REGISTERS == 32 else 2
+# Tiles of so many rows or more ask for the weights of so many units ahead. Measured on a Xeon: the
+# rate of a product with 4 MB of weights is 1.0 to 1.25 times as high, with 1 MB 1.02 to 1.09 times,
+# and with less the same; 8 to 64 units ahead are alike. Of fewer rows, and with weights in the first
+# cache, to ask takes longer than it saves. On a Zen 5 a single row lost by it, and more are at the
+# machine's rate without.
+_FETCHING_ROWS, _UNITS_AHEAD = 5, 16
+# Tiles of so many rows or more take two units a turn, as the addresses of rows are then found half as
+# often; those of smaller ones LLVM has in registers. Measured on a Xeon: 1.0 to 1.1 times the rate.
+_TURNING_ROWS = 5
 _WHOLE = ir.IntType(64)
 
 
@@ -81,9 +97,19 @@ class _Tile:
         return 2 if self.rows == 1 else 1
 
     @property
+    def at_once(self) -> int:
+        """How many units of the operand a turn of the loop takes."""
+        return 2 if self.chains == 2 or self.rows >= _TURNING_ROWS else 1
+
+    @property
     def served(self) -> bool:
         """Whether it has registers: 12 sums at most, or 24 where there are twice as many."""
         return self.rows * self.vectors <= REGISTERS * 3 // 4
+
+    @property
+    def fetches(self) -> bool:
+        """Whether it asks for weights before it reads them."""
+        return self.rows >= _FETCHING_ROWS and not WIDE_ZEN
 
     def function(self, module: Any) -> Any:
         """The module's function that computes such a tile, written when first asked for.
@@ -157,16 +183,19 @@ class _Writer:
 
     def write(self) -> None:
         tile, zero = self.tile, filled(self.vector, 0.0)
-        many = self.builder.and_(self.units, self.whole(-tile.chains))
+        many = self.builder.and_(self.units, self.whole(-tile.at_once))
         start = [[zero] * (tile.rows * tile.vectors)] * tile.chains
-        sums = self.loop(self.whole(0), many, start)
+        sums = self.loop(self.whole(0), many, start, tile.at_once)
         if tile.chains == 2:
-            added = [self.builder.fadd(a, b) for a, b in zip(*sums, strict=True)]
-            sums = self.loop(many, self.units, [added])
+            sums = [[self.builder.fadd(a, b) for a, b in zip(*sums, strict=True)]]
+        if tile.at_once > 1:
+            sums = self.loop(many, self.units, sums, 1)
         self.finish(sums[0])
 
-    def loop(self, start: Any, stop: Any, chains: list[list[Any]]) -> list[list[Any]]:
-        """Add the units from start to stop to the sums, each chain taking one in turn."""
+    def loop(
+        self, start: Any, stop: Any, chains: list[list[Any]], at_once: int
+    ) -> list[list[Any]]:
+        """Add the units from start to stop to the sums, some in a turn, each chain taking one."""
         builder = self.builder
         before = builder.block
         head, body, after = (builder.append_basic_block(name) for name in ("head", "unit", "after"))
@@ -176,11 +205,14 @@ class _Writer:
         phis = [[self.phi((total, before)) for total in sums] for sums in chains]
         builder.cbranch(builder.icmp_signed("<", k, stop), body, after)
         builder.position_at_end(body)
-        for number, sums in enumerate(phis):
-            unit = builder.add(k, self.whole(number))
-            for phi, total in zip(sums, self.unit(unit, sums), strict=True):
+        found = [list(sums) for sums in phis]
+        for number in range(at_once):
+            chain = number % len(chains)
+            found[chain] = self.unit(builder.add(k, self.whole(number)), found[chain])
+        for sums, more in zip(phis, found, strict=True):
+            for phi, total in zip(sums, more, strict=True):
                 phi.add_incoming(total, body)
-        k.add_incoming(builder.add(k, self.whole(len(chains))), body)
+        k.add_incoming(builder.add(k, self.whole(at_once)), body)
         builder.branch(head)
         builder.position_at_end(after)
         return phis
@@ -195,6 +227,8 @@ class _Writer:
         """One unit of the operand times its row of weights, added to the sums of one chain."""
         builder = self.builder
         offset = builder.mul(k, self.whole(self.width))
+        if self.tile.fetches:
+            self.fetch(builder.add(offset, self.whole(_UNITS_AHEAD * self.width)))
         weights = [
             builder.load(self.place(self.at(panel, offset), vector), align=self.size)
             for panel in self.panels
@@ -208,6 +242,12 @@ class _Writer:
             .ir
             for (number, weight), total in zip(factors, sums, strict=True)
         ]
+
+    def fetch(self, offset: Any) -> None:
+        """Ask for a unit's row of weights of each panel; beyond the last, for what comes next."""
+        for panel, number in itertools.product(self.panels, range(0, self.width, LINE // self.size)):
+            at = self.builder.add(offset, self.whole(number))
+            fetch_line(self.builder, self.at(panel, at))
 
     def finish(self, sums: list[Any]) -> None:
         """Write the sums; at the right edge of a block, only the columns that it has."""
@@ -385,7 +425,14 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "forceinline"
 
 
 @njit(**_OPTIONS)
-def height(rows, most=TILE_ROWS):  # type: ignore[no-untyped-def]
+def highest(rows, numbers):  # type: ignore[no-untyped-def]
+    """How many rows a tile has at most, of so many rows and a matrix of so many numbers."""
+    near = _NUMBERS if rows <= TILE_ROWS else _NUMBERS_OF_MANY_ROWS
+    return min(_LOW_ROWS, TILE_ROWS) if numbers <= near else TILE_ROWS
+
+
+@njit(**_OPTIONS)
+def height(rows, most):  # type: ignore[no-untyped-def]
     """How many rows parts of at most so many have, to be about equal: 12 rows are 6 + 6."""
     if rows <= most:  # to divide takes as long as the tanh of a vector
         return rows
@@ -409,7 +456,8 @@ def multiply_group(operand, row, rows, packed, group, panels, width, out, at, st
         at: its first row.
         step: the number of the step; see `team.in_turn`.
     """
-    wide, done, high = _SINGLE_PANELS if rows == 1 else _PANELS, 0, height(rows)
+    wide, done = _SINGLE_PANELS if rows == 1 else _PANELS, 0
+    high = height(rows, highest(rows, packed.size))
     while done < panels:
         taken = min(wide, panels - done)
         first = panels - done - taken if step % 2 else done
@@ -440,7 +488,7 @@ def multiply(operand, row, rows, packed, groups, width, blocks, out, at, step): 
         at: its first row.
         step: the number of the step; see `team.in_turn`.
     """
-    size, high = out.shape[1] // blocks, height(rows)
+    size, high = out.shape[1] // blocks, height(rows, highest(rows, packed.size))
     # Some panels at once: of several blocks, or of several groups if there is one block.
     wide = _SINGLE_PANELS if rows == 1 else _PANELS
     together, hop, fewer = (wide, width, width) if blocks == 1 else (1, size, 0)

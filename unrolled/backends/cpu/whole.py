@@ -133,10 +133,9 @@ class WholeText(ProductText):
 
     def shape(self, name: str, extent: Extent) -> tuple[int, ...]:
         """The shape of one of its arrays."""
-        if name.startswith(("packed_", "used_")):
-            packed = f"packed_{name.rpartition('_')[-1]}"
-            if packed in self.lying and self._lies(packed, extent):
-                return 0, 0
+        packed = name.replace("used_", "packed_")
+        if packed in self.lying and self._lies(packed, extent):
+            return 0, 0
         if name in self.packed:
             product = self.packed[name]
             letter = self.program.sizes[product.results[0]]

@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from .emission import Matrix, further
+from .emission import Matrix, further, unforeseen
 from .vectors import masked_load, masked_store
 
 
@@ -101,3 +101,64 @@ class Writer:
             self.builder.store(vector, place, align=self.size)
         else:
             masked_store(self.builder, vector, place, mask)
+
+
+class Rows:
+    """Rows of a matrix that a tile goes along, from unit to unit.
+
+    Args:
+        builder: writes the instructions.
+        starts: where the rows begin.
+    """
+
+    def __init__(self, builder: Any, starts: list[Any]) -> None:
+        self.builder, self.starts = builder, starts
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def enter(self, *before: Any) -> None:
+        """Begin a loop over units, to which control comes from these blocks before it."""
+
+    def places(self, unit: Any) -> list[Any]:
+        """Where each row has the unit that the loop is at."""
+        return [further(self.builder, start, unit) for start in self.starts]
+
+    def go_on(self, step: Any, body: Any) -> None:
+        """Go on to the next unit, so many numbers away, at the end of the loop's body."""
+
+
+class ManyRows(Rows):
+    """More rows than a processor has registers for addresses.
+
+    LLVM would lay these on the stack, or find one from the other anew for each unit. So there is an
+    address of each third row only, which goes along, and the others are found from these.
+
+    Args:
+        builder: as rows take it.
+        starts: as rows take it.
+        step: how many numbers lie from one row to the next.
+    """
+
+    def __init__(self, builder: Any, starts: list[Any], step: Any) -> None:
+        super().__init__(builder, starts)
+        hops = (builder.mul(step, ir.Constant(step.type, rows)) for rows in (1, 2))
+        self.hops = [unforeseen(builder, hop) for hop in hops]
+        self.thirds = [unforeseen(builder, start) for start in starts[::3]]
+
+    def enter(self, *before: Any) -> None:
+        self.now = [self.builder.phi(start.type) for start in self.thirds]
+        for now, start in zip(self.now, self.thirds, strict=True):
+            for block in before:
+                now.add_incoming(start, block)
+
+    def places(self, unit: Any) -> list[Any]:
+        return [
+            further(self.builder, self.now[row // 3], self.hops[row % 3 - 1]) if row % 3
+            else self.now[row // 3]
+            for row in range(len(self))
+        ]  # fmt: skip
+
+    def go_on(self, step: Any, body: Any) -> None:
+        for now in self.now:
+            now.add_incoming(unforeseen(self.builder, further(self.builder, now, step)), body)
