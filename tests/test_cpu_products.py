@@ -11,7 +11,14 @@ from unrolled import cells
 from unrolled.backends.cpu import memory, products, shared, vectors
 from unrolled.backends.cpu.layout import Layout
 from unrolled.backends.cpu.packing import packed_shape, wide_group
-from unrolled.backends.cpu.products import GROUP_ROWS, TILE_ROWS, height, multiply, multiply_group
+from unrolled.backends.cpu.products import (
+    GROUP_ROWS,
+    TILE_ROWS,
+    height,
+    highest,
+    multiply,
+    multiply_group,
+)
 from unrolled.backends.cpu.team import groups_of
 from unrolled.schedule import schedule
 
@@ -82,6 +89,14 @@ def test_every_number_of_rows(rows, dtype):
     for K, N in [(1, 1), (33, 132), (7, 16), (4, 65), (65, 31), (16, 128), (5, 60), (5, 100)]:
         for blocks in (1, 2, 3, 5):
             check(K, N, rows, dtype, blocks)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [5, *range(7, 15), 22, 33])
+def test_large_matrices_have_the_largest_tiles(rows, dtype):
+    K, N = (65, 4100) if rows <= TILE_ROWS else (129, 8200)
+    assert highest(rows, K * N) == TILE_ROWS
+    check(K, N, rows, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
