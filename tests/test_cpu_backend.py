@@ -4,8 +4,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -163,18 +161,8 @@ def come(delays, patience, inside):
     """Does a pass by threads that come after so many seconds each; adds how many were let in."""
 
     def run_whole(kernel, table):
-        def user(delay):
-            time.sleep(delay)
-            kernel.call_whole(table.address)
-
         table.numbers[team.PATIENCE] = patience
-        table.begin()
-        users = [threading.Thread(target=user, args=(delay,)) for delay in delays]
-        for one in users:
-            one.start()
-        for one in users:
-            one.join(60)
-            assert not one.is_alive()
+        whole_passes.run_by_threads(kernel, table, delays)
         inside.append(table.numbers[team.INSIDE])
 
     return run_whole

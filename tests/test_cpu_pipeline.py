@@ -2,8 +2,6 @@
 
 import itertools
 import random
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -105,18 +103,8 @@ def come_late(count, seed):
     draw = random.Random(seed)
 
     def run_whole(kernel, table):
-        def come(delay):
-            time.sleep(delay)
-            kernel.call_whole(table.address)
-
-        table.begin()
         delays = [draw.choice((0, 0, 1e-5, 1e-4, 1e-3)) for _ in range(count)]
-        users = [threading.Thread(target=come, args=(delay,)) for delay in delays]
-        for user in users:
-            user.start()
-        for user in users:
-            user.join(60)
-            assert not user.is_alive()
+        whole_passes.run_by_threads(kernel, table, delays)
 
     return run_whole
 

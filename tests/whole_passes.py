@@ -1,5 +1,8 @@
 """Whole passes by one call, as a backend's `run`: what the layers do with tensors, on arrays."""
 
+import threading
+import time
+
 import numpy as np
 
 from unrolled.backends.cpu import kernel_for
@@ -71,3 +74,19 @@ def run(
             if array not in unwanted
         },
     )
+
+
+def run_by_threads(kernel, table, delays):
+    """Do a pass by threads that come after so many seconds each."""
+
+    def come(delay):
+        time.sleep(delay)
+        kernel.call_whole(table.address)
+
+    table.begin()
+    threads = [threading.Thread(target=come, args=(delay,)) for delay in delays]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()

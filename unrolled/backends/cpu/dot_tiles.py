@@ -10,8 +10,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from llvmlite import ir
-
 from .emission import Matrix, Value, filled, further, shuffled
 from .vectors import REGISTERS, first_lanes
 from .writing import ManyRows, Rows, Writer

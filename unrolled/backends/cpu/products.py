@@ -40,10 +40,10 @@ from .vectors import (
 # the second cache half as often as six of two (measured with AVX-512: 1.07 times the rate for 64
 # rows of 512 units, 1.2 times for ten of 650); with twelve, sums would leave the registers.
 TILE_ROWS = 11 if REGISTERS == 32 else 6
-# But six of two panels read the operand half as often. Measured on a Xeon, where tiles ask for what
-# comes: of matrices with so many numbers, or with so many where there are more rows than the largest
-# tile has, they have 1.0 to 1.2 times the rate, most while a neighbour shares the core; and less,
-# down to 0.8, of larger ones. On a Zen 5 tiles are at the machine's rate anyway.
+# Six rows of two panels read the operand half as often, and are better where weights are near: of a
+# matrix of so many numbers, or of so many if there are more rows than the largest tile has.
+# Measured on a Xeon: 1.0 to 1.2 times the rate, most while a neighbour shares the core; with larger
+# matrices 0.8 to 1.1 times. On a Zen 5 tiles are at the machine's rate anyway.
 _LOW_ROWS = 6
 _NUMBERS, _NUMBERS_OF_MANY_ROWS = (0, 0) if WIDE_ZEN else (1 << 18, 1 << 20)
 # Rows that go through a panel, tile by tile, before the next panel is read. Measured on a Xeon at 2
@@ -57,14 +57,13 @@ _ONE_BY_ONE = range(97, 601) if WIDE_ZEN else range(0)
 # So many panels at once, at most, of several rows and of a single one: what is read of the operand
 # serves them all.
 _PANELS, _SINGLE_PANELS = 2, 4 if REGISTERS == 32 else 2
-# Tiles of so many rows or more ask for the weights of so many units ahead. Measured on a Xeon: the
-# rate of a product with 4 MB of weights is 1.0 to 1.25 times as high, with 1 MB 1.02 to 1.09 times,
-# and with less the same; 8 to 64 units ahead are alike. Of fewer rows, and with weights in the first
-# cache, to ask takes longer than it saves. On a Zen 5 a single row lost by it, and more are at the
-# machine's rate without.
+# Tiles of so many rows or more ask for the weights of so many units ahead. Measured on a Xeon: with
+# 4 MB of weights 1.0 to 1.25 times the rate, with 1 MB 1.02 to 1.09 times, with less the same; 8 to
+# 64 units ahead are alike. With fewer rows and weights in the first cache it is down to 0.8. On a
+# Zen 5 a single row lost, too, and more are at the machine's rate.
 _FETCHING_ROWS, _UNITS_AHEAD = 5, 16
-# Tiles of so many rows or more take two units a turn, as the addresses of rows are then found half as
-# often; those of smaller ones LLVM has in registers. Measured on a Xeon: 1.0 to 1.1 times the rate.
+# They take two units in a turn, and so find the addresses of rows half as often; smaller tiles have
+# these in registers. Measured on a Xeon: 1.0 to 1.1 times the rate.
 _TURNING_ROWS = 5
 _WHOLE = ir.IntType(64)
 
@@ -192,9 +191,7 @@ class _Writer:
             sums = self.loop(many, self.units, sums, 1)
         self.finish(sums[0])
 
-    def loop(
-        self, start: Any, stop: Any, chains: list[list[Any]], at_once: int
-    ) -> list[list[Any]]:
+    def loop(self, start: Any, stop: Any, chains: list[list[Any]], at_once: int) -> list[list[Any]]:
         """Add the units from start to stop to the sums, some in a turn, each chain taking one."""
         builder = self.builder
         before = builder.block
@@ -245,9 +242,9 @@ class _Writer:
 
     def fetch(self, offset: Any) -> None:
         """Ask for a unit's row of weights of each panel; beyond the last, for what comes next."""
-        for panel, number in itertools.product(self.panels, range(0, self.width, LINE // self.size)):
-            at = self.builder.add(offset, self.whole(number))
-            fetch_line(self.builder, self.at(panel, at))
+        lines = range(0, self.width, LINE // self.size)
+        for panel, line in itertools.product(self.panels, lines):
+            fetch_line(self.builder, self.at(panel, self.builder.add(offset, self.whole(line))))
 
     def finish(self, sums: list[Any]) -> None:
         """Write the sums; at the right edge of a block, only the columns that it has."""

@@ -147,12 +147,14 @@ class ManyRows(Rows):
         self.thirds = [unforeseen(builder, start) for start in starts[::3]]
 
     def enter(self, *before: Any) -> None:
+        """The addresses that go along begin where their rows begin."""
         self.now = [self.builder.phi(start.type) for start in self.thirds]
         for now, start in zip(self.now, self.thirds, strict=True):
             for block in before:
                 now.add_incoming(start, block)
 
     def places(self, unit: Any) -> list[Any]:
+        """Where each row has the unit that the loop is at, found from where that is."""
         return [
             further(self.builder, self.now[row // 3], self.hops[row % 3 - 1]) if row % 3
             else self.now[row // 3]
@@ -160,5 +162,6 @@ class ManyRows(Rows):
         ]  # fmt: skip
 
     def go_on(self, step: Any, body: Any) -> None:
+        """The addresses go along."""
         for now in self.now:
             now.add_incoming(unforeseen(self.builder, further(self.builder, now, step)), body)
