@@ -1,6 +1,7 @@
 """The products outside the loop of a short sequence against NumPy, for every tile and edge."""
 
 import ctypes
+import itertools
 import mmap
 import subprocess
 import sys
@@ -100,12 +101,13 @@ def test_the_order_of_a_sum_is_that_of_its_terms(dtype):
 def test_an_operand_has_the_same_bits_however_it_lies(units, dtype):
     """In the midst of other numbers, which stay as they are."""
     rng = np.random.default_rng(0)
-    for rows in (1, 5, 13, 40):
+    for rows in (1, 5, 13, 40, 160, 200):
         for columns in SIZES:
             a, b = drawn(rng, rows, units, dtype), drawn(rng, units, columns, dtype)
             expected = np.empty((rows, columns), dtype)
             product(a, b, expected, False)
-            for left, right in ((a, turned(b)), (turned(a), b), (turned(a), turned(b))):
+            lefts, rights = (turned(a), turned(a, apart=600)), (b, turned(b))
+            for left, right in ((a, turned(b)), *itertools.product(lefts, rights)):
                 large = np.full((rows + 2, columns + 2), MARK, dtype)
                 product(left, right, large[1:-1, 1:-1], False)
                 np.testing.assert_array_equal(large[1:-1, 1:-1], expected)
@@ -113,9 +115,12 @@ def test_an_operand_has_the_same_bits_however_it_lies(units, dtype):
                 assert (large == MARK).all()
 
 
-def turned(matrix):
-    """The same numbers, with columns that are contiguous."""
-    return np.ascontiguousarray(matrix.T).T
+def turned(matrix, apart=1):
+    """The same numbers, with columns that are contiguous, and begin so far apart at least."""
+    rows, columns = matrix.shape
+    large = np.full((columns, max(rows, apart)), MARK, matrix.dtype)
+    large[:, :rows] = matrix.T
+    return large[:, :rows].T
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -126,6 +131,8 @@ def turned(matrix):
         (40, 2 * UNITS + 5, STRIP * 16 + 3),
         (BLOCK_ROWS + 13, 2 * BLOCK_UNITS + 70, 30),
         (2 * BLOCK_ROWS, BLOCK_UNITS, STRIP * lanes(np.float64)),
+        (192, BLOCK_UNITS + 9, 70),
+        (193, BLOCK_UNITS + 9, 70),
     ],
 )
 def test_more_than_strips_and_blocks_hold(rows, units, columns, dtype):
