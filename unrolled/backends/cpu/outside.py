@@ -41,7 +41,7 @@ BLOCK_ROWS, BLOCK_UNITS = 768, 128
 # So many rows before a row is copied, it is fetched.
 _AHEAD = 4
 # What is not read often enough stays where it is: strips for fewer rows, and blocks for fewer units
-# or for so few rows, unless units lie so many numbers apart, and so share a part of the first cache.
+# or for so few rows, unless units lie so many numbers apart and share a part of the first cache.
 # Measured on a Xeon: 1.05 to 1.25 times the rate of gradients of 64 to 128 units' weights, and 1.1
 # to 1.25 of a product of 32 to 63 rows, in place of 32 rows for strips and none for blocks.
 _FEW_ROWS, _FEW_UNITS = 150, 65
