@@ -8,18 +8,12 @@ from numba import njit
 from numba.core.errors import TypingError
 
 from unrolled import cells
-from unrolled.backends.cpu import memory, products, shared, vectors
+from unrolled.backends.cpu import memory, shared, tiles, vectors
 from unrolled.backends.cpu.layout import Layout
 from unrolled.backends.cpu.packing import packed_shape, wide_group
-from unrolled.backends.cpu.products import (
-    GROUP_ROWS,
-    TILE_ROWS,
-    height,
-    highest,
-    multiply,
-    multiply_group,
-)
+from unrolled.backends.cpu.products import GROUP_ROWS, height, highest, multiply, multiply_group
 from unrolled.backends.cpu.team import groups_of
+from unrolled.backends.cpu.tiles import TILE_ROWS
 from unrolled.schedule import schedule
 
 compile_ = njit(nogil=True, error_model="numpy", fastmath={"contract"})
@@ -197,7 +191,7 @@ def test_other_widths_of_vector(monkeypatch, tmp_path, width, registers):
     fill = shared.Shared.all["fill"]
     monkeypatch.setattr(fill, "body", njit(error_model="numpy")(fill.body.py_func))
     monkeypatch.setattr(vectors, "_vector_bytes", lambda: width)
-    monkeypatch.setattr(products, "REGISTERS", registers)
+    monkeypatch.setattr(tiles, "REGISTERS", registers)
     product_of_panels = njit(error_model="numpy")(multiply.py_func)
 
     @njit

@@ -31,7 +31,7 @@ _WHOLE = ir.IntType(64)
 # What the machine code of every kernel depends on beside the kernel's own text.
 _SOURCES = (
     *("atomics", "denormals", "dot_tiles", "dots", "emission", "functions", "packing", "products"),
-    *("outside", "shared", "tasks", "team", "vectors", "writing"),
+    *("outside", "shared", "tasks", "team", "tiles", "vectors", "writing"),
 )
 
 
