@@ -384,3 +384,13 @@ def test_a_root_whose_reciprocal_is_known_has_a_gradient_without_a_division():
     assert "sqrt" not in {instruction.operation for instruction in adjoint.instructions}
     divisors = {i.arguments[1] for i in adjoint.instructions if i.operation == "div"}
     assert divisors == {count_of("H")}
+
+
+@pytest.mark.parametrize("recompute", ["near", "all"])
+def test_a_long_chain_of_values_that_are_used_twice_takes_no_time(recompute):
+    """Each of its values is found once, not once for each of the 2^60 ways that lead to it."""
+    lines = [f"    a{number + 1} = a{number} * (1 - a{number})" for number in range(60)]
+    head = ["def doubled(x, h_prev, *, W, U):", "    a0 = W.a @ x + U.a @ h_prev"]
+    cell = Cell.parse("\n".join([*head, *lines, "    h = tanh(a60)", "    return h"]))
+    adjoint = differentiate(cell.forward, recompute=recompute)
+    assert len(adjoint.instructions) > 60

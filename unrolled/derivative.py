@@ -388,11 +388,14 @@ class _Adjoint:
     def _sources(self, name: str, kept: set[str]) -> set[str]:
         """The values that computing `name` again would start from: kept ones, or costly ones."""
         found: set[str] = set()
-        for part in self._forward[name].operands:
-            if part in kept or (part in self._forward and not self._cheap(self._forward[part])):
-                found.add(part)
-            elif part in self._forward:
-                found |= self._sources(part, kept)
+        seen, ahead = {name}, [name]
+        while ahead:
+            for part in self._forward[ahead.pop()].operands:
+                if part in kept or (part in self._forward and not self._cheap(self._forward[part])):
+                    found.add(part)
+                elif part in self._forward and part not in seen:
+                    seen.add(part)
+                    ahead.append(part)
         return found
 
     def _is_near(self, name: str, kept: set[str]) -> bool:
@@ -408,10 +411,12 @@ class _Adjoint:
 
     def _chain(self, name: str, kept: set[str]) -> set[str]:
         """What must be computed again for `name`: itself, and what it needs and is not kept."""
-        found = {name}
-        for part in self._forward[name].operands:
-            if part in self._forward and part not in kept:
-                found |= self._chain(part, kept)
+        found, ahead = {name}, [name]
+        while ahead:
+            for part in self._forward[ahead.pop()].operands:
+                if part in self._forward and part not in kept and part not in found:
+                    found.add(part)
+                    ahead.append(part)
         return found
 
 
