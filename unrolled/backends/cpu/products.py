@@ -25,7 +25,7 @@ _LOW_ROWS = 6
 _NUMBERS, _NUMBERS_OF_MANY_ROWS = (0, 0) if WIDE_ZEN else (1 << 18, 1 << 20)
 # Rows that go through a panel, tile by tile, before the next panel is read. Measured on a Xeon at 2
 # MB of second cache (LSTM; 64 rows of 512 units, 20 of 650): 0.97 to 1.0 of the time with a tile's
-# rows, and as long at 128 units; with six tiles the same. On a Zen 5 it is not measured.
+# rows, and as long at 128 units; with twice as many the same. On a Zen 5 it is not measured.
 GROUP_ROWS = TILE_ROWS if WIDE_ZEN else 3 * TILE_ROWS
 _WHOLE = ir.IntType(64)
 
@@ -98,7 +98,7 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "forceinline"
 def highest(rows, numbers):  # type: ignore[no-untyped-def]
     """How many rows a tile has at most, of so many rows and a matrix of so many numbers."""
     near = _NUMBERS if rows <= TILE_ROWS else _NUMBERS_OF_MANY_ROWS
-    return min(_LOW_ROWS, TILE_ROWS) if numbers <= near else TILE_ROWS
+    return _LOW_ROWS if numbers <= near else TILE_ROWS
 
 
 @njit(**_OPTIONS)
