@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from unrolled.backends.cpu.tables import Extent
 from unrolled.backends.cpu.tasks import MANY, PIPELINE, Chunks, even_chunks, turns_of
 from unrolled.backends.cpu.threads import run_together
 from unrolled.backends.steps import Steps
-from unrolled.derivative import differentiate
+from unrolled.derivative import differentiate, kept_values
 
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS, "normalised": layer_norm(cells.lstm)}
 QUICK = {"lstm", "gru_original", "deep_input", "elementwise"}
@@ -197,6 +198,18 @@ def test_what_a_single_row_reads_next_is_asked_for_before_a_product():
         loop = kernel_for(program, np.dtype("float32")).text.partition("def loop(")[2]
         before_product = loop.partition(" multiply(")[0]
         assert f"fetch({asked}_steps, at, j)" in before_product
+
+
+@pytest.mark.parametrize("cell", [cells.lstm, cells.gru_original], ids=str)
+def test_a_row_asks_for_what_the_row_ahead_reads_and_for_the_lines_it_writes(cell):
+    program = cell.forward.with_outputs((cell.states[0],), kept_values(cell.backward))
+    loop = kernel_for(program, np.dtype("float32")).text.partition("def loop(")[2]
+    for stage in loop.split("multiply_group(")[1:]:
+        of_vectors = stage.partition("if left:")[0]
+        touched = re.findall(r"(?:load|store)\((\w+_steps), at, ([^,)]+)", of_vectors)
+        asked = re.findall(r"fetch\((\w+_steps), ahead, ([^,)]+)\)", of_vectors)
+        assert touched
+        assert sorted(asked) == sorted(set(touched))
 
 
 def test_the_kernel_says_what_the_tasks_are():

@@ -86,6 +86,8 @@ class FunctionText(UnitText):
         yield "    if rows <= 0:"
         yield "        continue"
         yield "    base = offset[step]"
+        if self.looks_ahead:
+            yield f"    base_ahead = offset[{self._step(ahead=1)}] if k + 1 < end else base"
         yield from self._indented(1, self.body)
         # Rows that begin late are given their first state in both buffers, and end with the others.
         late = "not reverse" if self.program.adjoint else "reverse"
@@ -178,7 +180,6 @@ class FunctionText(UnitText):
         yield "    while start < first + rows:"
         yield "        until = min(start + high, first + rows)"
         segments = [segment for segment in segments if segment.size == letter]
-        yield from self._indented(2, self._fetched(segments))
         for product in products:
             operand, packed = self._operand(product), self._packed(product)
             panels = f"{len(product.results)} * {width} // ({PANEL} * LANES)"
@@ -198,19 +199,14 @@ class FunctionText(UnitText):
         yield "            row = unforeseen(row)"
         yield "            at = base + row"
         yield "            in_tile = tile + row - start"
+        if any(list(self._asked_ahead(segment)) for segment in segments):
+            self.looks_ahead = True
+            yield "            ahead = at + 1 if row + 1 < first + rows else base_ahead + first"
         known: set[str] = set()
         for segment in segments:
             yield from self._indented(3, self._segment(segment, known))
         yield "        start = until"
         self.group = None
-
-    def _fetched(self, segments: Iterable[Segment]) -> Iterator[str]:
-        """While the product runs, what the work on its units reads of this step comes nearer."""
-        if lines := list(self._fetches(segments)):
-            yield "if rows > 1:"  # what a single row reads lies in one piece
-            yield "    for row in range(start, until):"
-            yield "        at = base + unforeseen(row)"
-            yield from self._indented(2, lines)
 
     def _awaited(self, number: int) -> Iterator[str]:
         """While products run that nothing is fused with, what a single row reads next comes nearer.

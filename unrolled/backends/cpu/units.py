@@ -73,8 +73,10 @@ _TAKEN = {
     *(
         "active",
         "address",
+        "ahead",
         "at",
         "base",
+        "base_ahead",
         "before",
         "begin",
         "cuts",
@@ -130,6 +132,7 @@ class UnitText:
         self.letters: dict[str, None] = {}
         self.ranges: dict[str, None] = {}  # the sizes of the vectors that it goes through
         self.group: str | None = None  # the size of the vectors of the fused stage being written
+        self.looks_ahead = False  # whether a row asks for what the next one needs
 
     def _segment(self, segment: Segment, known: set[str]) -> Iterator[str]:
         """The work of one segment on one row; `known` are the numbers computed for it so far."""
@@ -147,6 +150,8 @@ class UnitText:
         for total in sums:
             yield f"{self._so_far(total)} = splat({self._any_array()}, 0.0)"
         yield f"for j in range(unforeseen({begin}), {end}, LANES):"
+        if self.group:
+            yield from self._indented(1, self._asked_ahead(segment))
         yield from self._indented(1, whole)
         yield f"if {tail}:"
         yield f"    j, tail = unforeseen({end}), {tail}"
@@ -158,6 +163,15 @@ class UnitText:
             known.add(total.name)
             for place in self.layout.homes(total.name):
                 yield f"{self._number_at(*place)} = {name}"
+
+    def _asked_ahead(self, segment: Segment) -> Iterator[str]:
+        """Ask for what the row ahead reads of arrays with rows of all steps, and where it writes."""
+        read = [self.layout.source(v, self.section) for v in self.layout.read_by(segment)]
+        written = [place for value in _written_by(segment) for place in self._homes(value)]
+        places = [place for place in read if self.layout.slabs[place[0]].steps]
+        places += [place for place in written if place[0] in self.layout.outputs]
+        for slab, position in dict.fromkeys(places):
+            yield f"fetch({self._array(slab)}, ahead, {self._column(slab, position)})"
 
     def _scalars(self, segment: Segment, known: set[str]) -> Iterator[str]:
         """The numbers that a segment needs: the step's, sums, and what is computed from them."""
@@ -198,15 +212,13 @@ class UnitText:
             if instruction.operation == "same" and not self._is_vector(instruction.arguments[0]):
                 written = f"splat({self._any_array()}, {written})"
             yield f"{self._name(instruction.name)} = {written}"
-        made = (i.name for i in segment.instructions if i.operation not in REDUCTIONS)
-        for value in (*segment.copies, *made):
+        for value in _written_by(segment):
             yield from self._stores(value, whole)
 
     def _stores(self, value: str, whole: bool) -> Iterator[str]:
         name = self._name(value)
-        if self.section != LOOP or value not in self.layout.made_before:
-            for slab, position in self.layout.homes(value):
-                yield self._store(slab, self._column(slab, position), name, whole)
+        for slab, position in self._homes(value):
+            yield self._store(slab, self._column(slab, position), name, whole)
         if self.section == LOOP:
             for received, handed_on in self.program.carried:
                 if handed_on == value:
@@ -217,6 +229,11 @@ class UnitText:
                     self._array(sums)
                     so_far = self._call("load", sums, "part", "j", whole)
                     yield self._call("store", sums, "part", "j", whole, f"{so_far} + {name}")
+
+    def _homes(self, value: str) -> list[tuple[str, int]]:
+        """Where a value is written, states aside; in the loop not what has been written before."""
+        made_before = self.section == LOOP and value in self.layout.made_before
+        return [] if made_before else self.layout.homes(value)
 
     # words
 
@@ -342,6 +359,12 @@ def imports(lines: Iterable[str]) -> Iterator[str]:
             listed = textwrap.fill(", ".join(names), 92, subsequent_indent="    ")
             bracketed = f"(\n    {listed},\n)" if "\n" in listed else listed
             yield f"from unrolled.backends.cpu.{module} import {bracketed}"
+
+
+def _written_by(segment: Segment) -> tuple[str, ...]:
+    """The vectors that a segment writes to where they lie."""
+    made = (i.name for i in segment.instructions if i.operation not in REDUCTIONS)
+    return (*segment.copies, *made)
 
 
 def parameters_of(family: str) -> str:
