@@ -165,7 +165,7 @@ class UnitText:
                 yield f"{self._number_at(*place)} = {name}"
 
     def _asked_ahead(self, segment: Segment) -> Iterator[str]:
-        """Ask for what the row ahead reads of rows of all steps, and for the lines it will write."""
+        """Ask for what the row ahead reads of rows of all steps, and for lines it will write."""
         read = [self.layout.source(v, self.section) for v in self.layout.read_by(segment)]
         written = [place for value in _written_by(segment) for place in self._homes(value)]
         places = [place for place in read if self.layout.slabs[place[0]].steps]
