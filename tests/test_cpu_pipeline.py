@@ -212,6 +212,36 @@ def test_a_row_asks_for_what_the_row_ahead_reads_and_for_the_lines_it_writes(cel
         assert sorted(asked) == sorted(set(touched))
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("program", [cells.lstm.forward, cells.gru_original.backward], ids=str)
+def test_the_row_ahead_is_the_next_that_a_thread_comes_to(program, reverse):
+    text = kernel_for(program, np.dtype("float32")).text
+    step, base_ahead, ahead = (
+        re.search(rf"^ +{name} = (.*)$", text, re.MULTILINE)[1]
+        for name in ("step", "base_ahead", "ahead")
+    )
+    steps = Steps(np.array([6] * 3 + [4] * 2 + [3]), 7)
+    found, following, end = [], [], steps.length
+    first, last = 2, 6
+    for k in range(end):
+        here = {
+            "k": k,
+            "first": first,
+            "end": end,
+            "reverse": reverse,
+            "active": steps.active,
+            "offset": steps.offset,
+        }
+        number = eval(step, here)
+        here["rows"] = min(steps.active[number], last) - first
+        here["base"] = steps.offset[number]
+        here["base_ahead"] = eval(base_ahead, here)
+        for row in range(first, first + here["rows"]):
+            found.append(here["base"] + row)
+            following.append(eval(ahead, here | {"row": row, "at": here["base"] + row}))
+    assert following[:-1] == found[1:]
+
+
 def test_the_kernel_says_what_the_tasks_are():
     text = kernel_for(differentiate(cells.lstm.forward), np.dtype("float32")).text
     for title in ("the loop", "after the loop", "gradients of parameters"):
