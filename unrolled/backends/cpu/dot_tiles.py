@@ -7,12 +7,12 @@ added up across their lanes at the end.
 
 from __future__ import annotations
 
-import itertools
+from functools import partial
 from typing import Any
 
-from .emission import Matrix, Value, filled, further, shuffled
+from .emission import Matrix, filled, further, shuffled
 from .vectors import REGISTERS, first_lanes
-from .writing import ManyRows, Rows, Writer
+from .writing import ManyRows, Rows, Writer, with_products
 
 # With a single row of the operand a tile has so many rows of weights at least: a sum waits some
 # cycles for the one before it.
@@ -140,15 +140,11 @@ class DotTiles(Writer):
         self, weights: list[Any], operands: list[Any], sums: list[Any], mask: Any
     ) -> list[Any]:
         """The sums with one more vector of units, or the lanes of it that the mask has."""
-        rows, factors = (
-            [Value(self.builder, self.load(self.vector_at(place), mask)) for place in places]
-            for places in (weights, operands)
+        rows, columns = (
+            [partial(self.load, self.vector_at(place), mask) for place in places]
+            for places in (operands, weights)
         )
-        pairs = itertools.product(factors, rows)
-        return [
-            row.times_plus(factor, Value(self.builder, total)).ir
-            for (factor, row), total in zip(pairs, sums, strict=True)
-        ]
+        return with_products(self.builder, sums, rows, columns)
 
     def across(self, sums: list[Any]) -> Any:
         """What each sum has in all its lanes together, in its order; a vector that begins with it.

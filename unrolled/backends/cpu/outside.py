@@ -12,7 +12,7 @@ high-performance matrix multiplication" (2008).
 
 from __future__ import annotations
 
-import itertools
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -20,7 +20,7 @@ from numba import njit
 from numba.core import errors, types
 from numba.core.typing import signature
 
-from .emission import Matrix, Value, fetch_line, filled, further, spread
+from .emission import Matrix, fetch_line, filled, further, spread
 from .packing import turned
 from .shared import Written, matrices_of
 from .vectors import (
@@ -31,13 +31,13 @@ from .vectors import (
     only_compiled,
     vector_of,
 )
-from .writing import ManyRows, Writer
+from .writing import ManyRows, Writer, with_products
 
 STRIP = 4  # vectors of columns in a strip
 UNITS = 512  # of the operands at once: a strip of them is 128 KB, and stays in the second cache
 # Where blocks of `a` are laid, rows of a block, and units of the operands at once: 384 KB in the
 # second cache, beside which a strip takes 32 KB, and stays in the first.
-BLOCK_ROWS, BLOCK_UNITS = 768, 128
+BLOCK_ROWS, BLOCK_UNITS = (768, 128) if REGISTERS == 32 else (240, 192)
 # So many rows before a row is copied, it is fetched.
 _AHEAD = 4
 # What is not read often enough stays where it is: strips for fewer rows, and blocks for fewer units
@@ -257,13 +257,10 @@ class _Product(Writer):
         builder.cbranch(builder.icmp_signed("<", unit, self.units), body, after)
         builder.position_at_end(body)
         b_row = further(builder, first, builder.mul(unit, b.row_step))
-        vectors = [self.load(self.vector_at(b_row, v), masks[v]) for v in range(width)]
-        numbers = [builder.load(place) for place in a_rows.places(unit)]
-        factors = [spread(builder, number, self.vector) for number in numbers]
-        pairs = itertools.product(factors, vectors)
-        for phi, (factor, vector) in zip(phis, pairs, strict=True):
-            terms = (Value(builder, part) for part in (factor, vector, phi))
-            phi.add_incoming(self.fused(*terms), body)
+        columns = [partial(self.load, self.vector_at(b_row, v), masks[v]) for v in range(width)]
+        factors = [partial(self.factor, place) for place in a_rows.places(unit)]
+        for phi, more in zip(phis, with_products(builder, phis, factors, columns), strict=True):
+            phi.add_incoming(more, body)
         unit.add_incoming(builder.add(unit, self.whole(1)), body)
         a_rows.go_on(a.column_step, body)
         builder.branch(head)
@@ -271,8 +268,9 @@ class _Product(Writer):
         for number, (place, total) in enumerate(zip(places, phis, strict=True)):
             self.store(total, place, masks[number % width])
 
-    def fused(self, a: Value, b: Value, total: Value) -> Any:
-        return a.times_plus(b, total).ir
+    def factor(self, place: Any) -> Any:
+        """The number at a place, in all lanes."""
+        return spread(self.builder, self.builder.load(place), self.vector)
 
 
 _MATRICES = slice(0, 3), slice(3, 6), slice(6, 8)

@@ -22,7 +22,7 @@ from ...language.sizes import ONE
 from ...schedule import Schedule
 from ..steps import Steps
 from .caches import cache_sizes
-from .vectors import WIDE_ZEN
+from .vectors import ZEN
 
 # Work below which another thread costs more than it brings: about 30 µs of it.
 THREAD_WORK = 1_000_000
@@ -37,7 +37,7 @@ SHARED_WORK = 25_000
 # loop as in inference. Measured (LSTM, GRU, simple RNN; 80 to 320 units): to share units takes 1.1
 # to 1.27 of the time at 50 to 100 thousand multiplications a step, as long at 140 thousand, and 0.8
 # at 300; in inference 0.8 to 1.0 at 50. On a Zen 5 it takes 0.88 to 0.92 at 55 to 130 thousand.
-SHARED_WORK_IN_TRAINING = SHARED_WORK if WIDE_ZEN else 70_000
+SHARED_WORK_IN_TRAINING = SHARED_WORK if ZEN else 70_000
 
 # They share them too, up to so many rows each, where the weights of the loop do not fit the second
 # cache. Measured at 2 MB of it and 20 or 64 rows (LSTM, GRU; 3 to 7 MB of weights): 0.84 to 0.96 of
@@ -45,7 +45,7 @@ SHARED_WORK_IN_TRAINING = SHARED_WORK if WIDE_ZEN else 70_000
 # On a Zen 5, with 1 MB and a near third cache: 0.69 to 0.83 with two rows each, 0.95 to 1.1 with
 # four, and with eight 1.0 in inference and 1.02 to 1.1 in training. Since panels serve some tiles
 # (`GROUP_ROWS`), on a Xeon in training: 0.92 to 1.0 with 6 to 16 rows each, 1.03 to 1.07 with 32.
-MANY_ROWS, MANY_ROWS_IN_TRAINING = (5, 5) if WIDE_ZEN else (32, 16)
+MANY_ROWS, MANY_ROWS_IN_TRAINING = (5, 5) if ZEN else (32, 16)
 SECOND_CACHE = cache_sizes()["L2"]
 
 # Work of all steps from which on a second thread does what stands outside of the loop. Measured

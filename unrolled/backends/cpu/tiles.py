@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
 
-from .emission import Value, fetch_line, filled, spread, suffix
+from .emission import fetch_line, filled, spread, suffix
 from .memory import LINE
 from .packing import PANEL
-from .vectors import REGISTERS, WIDE_ZEN, first_lanes, masked_store
+from .vectors import REGISTERS, WIDE_ZEN, ZEN, first_lanes, masked_store
+from .writing import with_products
 
 # Rows of the largest tile. Where there are 32 registers, eleven rows of one panel read weights from
 # the second cache half as often as six of two (measured with AVX-512: 1.07 times the rate for 64
@@ -85,7 +87,7 @@ class _Tile:
     @property
     def fetches(self) -> bool:
         """Whether it asks for weights before it reads them."""
-        return self.rows >= _FETCHING_ROWS and not WIDE_ZEN
+        return self.rows >= _FETCHING_ROWS and not ZEN
 
     def function(self, module: Any) -> Any:
         """The module's function that computes such a tile, written when first asked for.
@@ -203,19 +205,22 @@ class _Writer:
         offset = builder.mul(k, self.whole(self.width))
         if self.tile.fetches:
             self.fetch(builder.add(offset, self.whole(_UNITS_AHEAD * self.width)))
-        weights = [
-            builder.load(self.place(self.at(panel, offset), vector), align=self.size)
+        rows = [partial(self.factor, row, k) for row in self.operands]
+        columns = [
+            partial(self.weights, panel, offset, vector)
             for panel in self.panels
             for vector in range(PANEL)
         ]
-        numbers = [builder.load(self.at(row, k)) for row in self.operands]
-        factors = itertools.product(numbers, weights)
-        return [
-            Value(builder, weight)
-            .times_plus(Value(builder, spread(builder, number, self.vector)), Value(builder, total))
-            .ir
-            for (number, weight), total in zip(factors, sums, strict=True)
-        ]
+        return with_products(builder, sums, rows, columns)
+
+    def factor(self, row: Any, k: Any) -> Any:
+        """The number that a row of the operand has for a unit, in all lanes."""
+        return spread(self.builder, self.builder.load(self.at(row, k)), self.vector)
+
+    def weights(self, panel: Any, offset: Any, vector: int) -> Any:
+        """One vector of a unit's row of weights."""
+        place = self.place(self.at(panel, offset), vector)
+        return self.builder.load(place, align=self.size)
 
     def fetch(self, offset: Any) -> None:
         """Ask for a unit's row of weights of each panel; beyond the last, for what comes next."""

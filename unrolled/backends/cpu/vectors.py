@@ -36,8 +36,9 @@ def _vector_bytes() -> int:
     return 32 if features.get("avx") else 16
 
 
-# Whether it is an AMD processor with vectors of 512 bits (Zen 4, Zen 5).
-WIDE_ZEN = _vector_bytes() == 64 and llvmlite.binding.get_host_cpu_name().startswith("znver")
+# Whether it is an AMD processor (a Zen), and one with vectors of 512 bits (Zen 4, Zen 5).
+ZEN = llvmlite.binding.get_host_cpu_name().startswith("znver")
+WIDE_ZEN = ZEN and _vector_bytes() == 64
 
 # How many vectors the machine's registers hold.
 REGISTERS = 32 if _vector_bytes() == 64 or platform.machine() in ("aarch64", "arm64") else 16
