@@ -36,7 +36,8 @@ SHARED_WORK = 25_000
 # In training, if a pipeline is what they would otherwise be: it has twice as much to do beside the
 # loop as in inference. Measured (LSTM, GRU, simple RNN; 80 to 320 units): to share units takes 1.1
 # to 1.27 of the time at 50 to 100 thousand multiplications a step, as long at 140 thousand, and 0.8
-# at 300; in inference 0.8 to 1.0 at 50. On a Zen 5 it takes 0.88 to 0.92 at 55 to 130 thousand.
+# at 300; in inference 0.8 to 1.0 at 50. On a Zen 5 it takes 0.88 to 0.92 at 55 to 130 thousand, on
+# a Zen 3 0.87 (LSTM of 100 units) and 0.95 (128) at 80 to 130.
 SHARED_WORK_IN_TRAINING = SHARED_WORK if ZEN else 70_000
 
 # They share them too, up to so many rows each, where the weights of the loop do not fit the second
@@ -45,6 +46,7 @@ SHARED_WORK_IN_TRAINING = SHARED_WORK if ZEN else 70_000
 # On a Zen 5, with 1 MB and a near third cache: 0.69 to 0.83 with two rows each, 0.95 to 1.1 with
 # four, and with eight 1.0 in inference and 1.02 to 1.1 in training. Since panels serve some tiles
 # (`GROUP_ROWS`), on a Xeon in training: 0.92 to 1.0 with 6 to 16 rows each, 1.03 to 1.07 with 32.
+# On a Zen 3, 512 KB and a near third cache, too: 1.03 to 1.09 with eight, 0.97 to 0.98 with ten.
 MANY_ROWS, MANY_ROWS_IN_TRAINING = (5, 5) if ZEN else (32, 16)
 SECOND_CACHE = cache_sizes()["L2"]
 

@@ -39,7 +39,7 @@ PANELS, SINGLE_PANELS = 2, 4 if REGISTERS == 32 else 2
 # Tiles of so many rows or more ask for the weights of so many units ahead. Measured on a Xeon: with
 # 4 MB of weights 1.0 to 1.25 times the rate, with 1 MB 1.02 to 1.09 times, with less the same; 8 to
 # 64 units ahead are alike. With fewer rows and weights in the first cache it is down to 0.8. On a
-# Zen 5 a single row lost, too, and more are at the machine's rate.
+# Zen 5 a single row lost, too, and more are at the machine's rate; a Zen 3 lost up to a tenth.
 _FETCHING_ROWS, _UNITS_AHEAD = 5, 16
 # They take two units in a turn, and so find the addresses of rows half as often; smaller tiles have
 # these in registers. Measured on a Xeon: 1.0 to 1.1 times the rate.
