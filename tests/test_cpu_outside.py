@@ -16,6 +16,7 @@ from unrolled.backends.cpu import outside
 from unrolled.backends.cpu.outside import (
     BLOCK_ROWS,
     BLOCK_UNITS,
+    MOST_UNITS,
     STRIP,
     UNITS,
     copy,
@@ -97,7 +98,7 @@ def test_the_order_of_a_sum_is_that_of_its_terms(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("units", [1, 7, 16, 33, UNITS + UNITS // 2 + 3])
+@pytest.mark.parametrize("units", [1, 7, 16, 33, MOST_UNITS, MOST_UNITS + 1])
 def test_an_operand_has_the_same_bits_however_it_lies(units, dtype):
     """In the midst of other numbers, which stay as they are."""
     rng = np.random.default_rng(0)
@@ -129,7 +130,7 @@ def turned(matrix, apart=1):
     [
         (7, 0, 5),
         (40, 2 * UNITS + 5, STRIP * 16 + 3),
-        (40, UNITS + UNITS // 2, STRIP * 16 + 3),
+        (40, MOST_UNITS, STRIP * 16 + 3),
         (BLOCK_ROWS + 13, 2 * BLOCK_UNITS + 70, 30),
         (2 * BLOCK_ROWS, BLOCK_UNITS, STRIP * lanes(np.float64)),
         (192, BLOCK_UNITS + 9, 70),

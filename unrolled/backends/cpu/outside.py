@@ -34,11 +34,12 @@ from .vectors import (
 from .writing import ManyRows, Writer, with_products
 
 STRIP = 4  # vectors of columns in a strip
-# Units of the operands at once, about: equal parts of at most half as many more, since all results
-# are read and written once more for each part. A strip of them is 128 KB with AVX-512, 64 with
-# AVX2, and stays in the second cache. On a Zen 3 650 units in one part run at 1.04 to 1.06
-# times the rate of 512 and 138, and 128 to 320 at once at 0.55 to 0.95 of that of 512.
+# Units of the operands at once, about: equal parts, as results are read and written once more for
+# each part. A strip of them is 128 KB with AVX-512, 64 with AVX2, and stays in the second cache. On
+# a Zen 3 650 units in one part run at 1.04 to 1.06 times the rate of 512 and 138, and 128 to 320 at
+# once at 0.55 to 0.95 of that of 512.
 UNITS = 512
+MOST_UNITS = UNITS + UNITS // 2  # of a part: 768 are one, 769 two
 # Where blocks of `a` are laid, rows of a block, and units of the operands at once: 384 KB in the
 # second cache, beside which a strip takes 32 KB, and stays in the first. Processors with 16
 # registers mostly have smaller caches: on a Zen 3 (512 KB) 180 KB are 1.0 to 1.25 times as quick.
@@ -60,7 +61,7 @@ _WIDEST = max(_HIGHEST)
 def room_for_strip(units: int, dtype: Any) -> int:
     """How many numbers a strip takes, of so many units of the operands: whole squares."""
     side = lanes(dtype)
-    return -(-min(units, UNITS + UNITS // 2) // side) * side * STRIP * side
+    return -(-min(units, MOST_UNITS) // side) * side * STRIP * side
 
 
 def room_for_block(units: int) -> int:
@@ -106,15 +107,19 @@ class _Product(Writer):
         high = builder.icmp_signed(">", self.rows, self.whole(_FEW_BLOCK_ROWS))
         far = builder.icmp_signed(">=", a.column_step, self.whole(_FAR))
         lays = builder.and_(builder.and_(apart, many), builder.or_(high, far))
-        parts = builder.udiv(builder.add(units, self.whole(UNITS // 2 - 1)), self.whole(UNITS))
-        even = self.most(self.ceiling(units, self.most(parts, self.whole(1))), self.whole(1))
-        most = builder.select(lays, self.whole(BLOCK_UNITS), even)
+        most = builder.select(lays, self.whole(BLOCK_UNITS), self.even(units))
         with self.starts(self.most(units, self.whole(1)), most) as unit:
             self.a = self.within(a, zero, unit)
             self.b = self.within(b, unit, zero)
             self.units = self.least(builder.sub(units, unit), most)
             self.adds = builder.or_(adds, builder.icmp_signed(">", unit, zero))
             self.blocks_of_rows(lays)
+
+    def even(self, units: Any) -> Any:
+        """How many units each of equal parts has, of which there are as many as of some 512."""
+        one, about = self.whole(1), self.whole(UNITS)
+        parts = self.builder.udiv(self.builder.add(units, self.whole(UNITS // 2 - 1)), about)
+        return self.most(self.ceiling(units, self.most(parts, one)), one)
 
     def blocks_of_rows(self, lays: Any) -> None:
         """All rows, or one block after the other if they are laid."""
