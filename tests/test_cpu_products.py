@@ -8,10 +8,17 @@ from numba import njit
 from numba.core.errors import TypingError
 
 from unrolled import cells
-from unrolled.backends.cpu import memory, shared, tiles, vectors
+from unrolled.backends.cpu import memory, products, shared, tiles, vectors
 from unrolled.backends.cpu.layout import Layout
 from unrolled.backends.cpu.packing import packed_shape, wide_group
-from unrolled.backends.cpu.products import GROUP_ROWS, height, highest, multiply, multiply_group
+from unrolled.backends.cpu.products import (
+    GROUP_ROWS,
+    height,
+    highest,
+    multiply,
+    multiply_group,
+    tile_rows,
+)
 from unrolled.backends.cpu.team import groups_of
 from unrolled.backends.cpu.tiles import TILE_ROWS
 from unrolled.schedule import schedule
@@ -178,6 +185,35 @@ def test_tiles_are_about_equally_high(rows, most):
     assert high <= most
     assert -(-rows // high) == -(-rows // most)
     assert high == -(-rows // -(-rows // high))  # none could be lower
+
+
+def heights(rows, most):
+    """Of tiles, one after the other."""
+    high, found = height(rows, most), []
+    while sum(found) < rows:
+        found.append(tile_rows.py_func(rows - sum(found), high))
+    return found
+
+
+@pytest.mark.parametrize("rows", range(1, 40))
+def test_with_16_registers_no_tile_has_too_few_sums(rows, monkeypatch):
+    monkeypatch.setattr(products, "_THREE_LAST", True)
+    monkeypatch.setattr(products, "TILE_ROWS", 6)
+    found = heights(rows, 6)
+    assert sum(found) == rows
+    assert max(found) <= 6
+    if rows > 7:
+        assert min(found[:-1]) >= 5  # two sums for each row
+        assert found[-1] in (3, 5, 6)  # four for each of three
+
+
+@pytest.mark.parametrize("most", [TILE_ROWS, GROUP_ROWS])
+def test_with_32_registers_tiles_are_about_equally_high(most, monkeypatch):
+    monkeypatch.setattr(products, "_THREE_LAST", False)
+    for rows in range(1, 40):
+        *others, last = heights(rows, most)
+        assert set(others) <= {height(rows, most)}
+        assert 0 < last <= height(rows, most)
 
 
 @pytest.mark.parametrize("width", [16, 32, 64])

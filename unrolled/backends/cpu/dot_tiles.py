@@ -111,7 +111,8 @@ class DotTiles(Writer):
         for total, more in zip(sums, self.terms(*read, sums, None), strict=True):
             total.add_incoming(more, body)
         unit.add_incoming(builder.add(unit, step), body)
-        weights.go_on(step, body)
+        weights.go_on(step)
+        weights.leave(body)
         builder.branch(head)
         builder.position_at_end(after)
         last = self.whole_units

@@ -23,7 +23,7 @@ from .emission import fetch_line, filled, spread, suffix
 from .memory import LINE
 from .packing import PANEL
 from .vectors import REGISTERS, WIDE_ZEN, ZEN, first_lanes, masked_store
-from .writing import with_products
+from .writing import ManyRows, Rows, with_products
 
 # Rows of the largest tile. Where there are 32 registers, eleven rows of one panel read weights from
 # the second cache half as often as six of two (measured with AVX-512: 1.07 times the rate for 64
@@ -41,9 +41,10 @@ PANELS, SINGLE_PANELS = 2, 4 if REGISTERS == 32 else 2
 # 64 units ahead are alike. With fewer rows and weights in the first cache it is down to 0.8. On a
 # Zen 5 a single row lost, too, and more are at the machine's rate; a Zen 3 lost up to a tenth.
 _FETCHING_ROWS, _UNITS_AHEAD = 5, 16
-# They take two units in a turn, and so find the addresses of rows half as often; smaller tiles have
-# these in registers. Measured on a Xeon: 1.0 to 1.1 times the rate.
-_TURNING_ROWS = 5
+# Units that a tile of several rows takes in a turn of its loop. What counts while somebody shares
+# the core are instructions; turns and addresses were a fifth of them. Measured on a Zen 3, loud:
+# 1.02 to 1.13 times the rate of two in a turn, or one in tiles of up to four rows; quiet the same.
+_AT_ONCE = 4
 _WHOLE = ir.IntType(64)
 
 
@@ -77,7 +78,7 @@ class _Tile:
     @property
     def at_once(self) -> int:
         """How many units of the operand a turn of the loop takes."""
-        return 2 if self.chains == 2 or self.rows >= _TURNING_ROWS else 1
+        return 2 if self.chains == 2 else _AT_ONCE
 
     @property
     def served(self) -> bool:
@@ -135,8 +136,8 @@ class _Writer:
         self.units = builder.udiv(span, self.whole(self.width))
         gone = (builder.mul(self.whole(number), fewer) for number in range(tile.panels))
         self.left = [builder.sub(left, columns) for columns in gone]
-        self.operands = self.rows(operand, operand_step, tile.rows)
-        self.panels = self.rows(panel, span, tile.panels)
+        self.operands = self.going(self.rows(operand, operand_step, tile.rows), operand_step)
+        self.panels = self.going(self.rows(panel, span, tile.panels), span)
         self.outs = [
             place
             for row in self.rows(out, out_step, tile.rows)
@@ -153,6 +154,12 @@ class _Writer:
         """Where some rows of a matrix begin."""
         numbers = map(self.whole, range(count))
         return [self.at(pointer, self.builder.mul(number, step)) for number in numbers]
+
+    def going(self, starts: list[Any], step: Any) -> Rows:
+        """Rows that the tile goes along; a single one begins with fewer instructions so."""
+        if self.tile.rows == 1:
+            return Rows(self.builder, starts)
+        return ManyRows(self.builder, starts, step)
 
     def place(self, pointer: Any, vector: int) -> Any:
         """The address of a row's vector."""
@@ -178,17 +185,22 @@ class _Writer:
         builder.branch(head)
         builder.position_at_end(head)
         k = self.phi((start, before))
+        self.operands.enter(before)
+        self.panels.enter(before)
         phis = [[self.phi((total, before)) for total in sums] for sums in chains]
         builder.cbranch(builder.icmp_signed("<", k, stop), body, after)
         builder.position_at_end(body)
         found = [list(sums) for sums in phis]
         for number in range(at_once):
             chain = number % len(chains)
-            found[chain] = self.unit(builder.add(k, self.whole(number)), found[chain])
+            found[chain] = self.unit(k, number, found[chain])
         for sums, more in zip(phis, found, strict=True):
             for phi, total in zip(sums, more, strict=True):
                 phi.add_incoming(total, body)
         k.add_incoming(builder.add(k, self.whole(at_once)), body)
+        for rows, step in (self.operands, at_once), (self.panels, at_once * self.width):
+            rows.go_on(self.whole(step))
+            rows.leave(body)
         builder.branch(head)
         builder.position_at_end(after)
         return phis
@@ -199,34 +211,32 @@ class _Writer:
             phi.add_incoming(value, block)
         return phi
 
-    def unit(self, k: Any, sums: list[Any]) -> list[Any]:
-        """One unit of the operand times its row of weights, added to the sums of one chain."""
-        builder = self.builder
-        offset = builder.mul(k, self.whole(self.width))
+    def unit(self, k: Any, number: int, sums: list[Any]) -> list[Any]:
+        """A unit of the operand times its row of weights, added to the sums of one chain.
+
+        It is the one with this number in a turn of the loop, which begins at unit k.
+        """
+        start = self.builder.mul(k, self.whole(self.width))
+        panels = self.panels.places(start, number * self.width)
         if self.tile.fetches:
-            self.fetch(builder.add(offset, self.whole(_UNITS_AHEAD * self.width)))
-        rows = [partial(self.factor, row, k) for row in self.operands]
-        columns = [
-            partial(self.weights, panel, offset, vector)
-            for panel in self.panels
-            for vector in range(PANEL)
-        ]
-        return with_products(builder, sums, rows, columns)
+            self.fetch(panels)
+        rows = [partial(self.factor, place) for place in self.operands.places(k, number)]
+        columns = [partial(self.weights, place, v) for place in panels for v in range(PANEL)]
+        return with_products(self.builder, sums, rows, columns)
 
-    def factor(self, row: Any, k: Any) -> Any:
+    def factor(self, place: Any) -> Any:
         """The number that a row of the operand has for a unit, in all lanes."""
-        return spread(self.builder, self.builder.load(self.at(row, k)), self.vector)
+        return spread(self.builder, self.builder.load(place), self.vector)
 
-    def weights(self, panel: Any, offset: Any, vector: int) -> Any:
+    def weights(self, place: Any, vector: int) -> Any:
         """One vector of a unit's row of weights."""
-        place = self.place(self.at(panel, offset), vector)
-        return self.builder.load(place, align=self.size)
+        return self.builder.load(self.place(place, vector), align=self.size)
 
-    def fetch(self, offset: Any) -> None:
-        """Ask for a unit's row of weights of each panel; beyond the last, for what comes next."""
-        lines = range(0, self.width, LINE // self.size)
-        for panel, line in itertools.product(self.panels, lines):
-            fetch_line(self.builder, self.at(panel, self.builder.add(offset, self.whole(line))))
+    def fetch(self, panels: list[Any]) -> None:
+        """Ask for the rows of weights of a unit to come; beyond the last, for what comes next."""
+        ahead, lines = _UNITS_AHEAD * self.width, range(0, self.width, LINE // self.size)
+        for panel, line in itertools.product(panels, lines):
+            fetch_line(self.builder, self.at(panel, self.whole(ahead + line)))
 
     def finish(self, sums: list[Any]) -> None:
         """Write the sums; at the right edge of a block, only the columns that it has."""

@@ -120,12 +120,16 @@ class Rows:
     def enter(self, *before: Any) -> None:
         """Begin a loop over units, to which control comes from these blocks before it."""
 
-    def places(self, unit: Any) -> list[Any]:
-        """Where each row has the unit that the loop is at."""
+    def places(self, unit: Any, ahead: int = 0) -> list[Any]:
+        """Where each row has the unit that the loop is at, or a number so far behind that."""
+        unit = self.builder.add(unit, ir.Constant(unit.type, ahead))
         return [further(self.builder, start, unit) for start in self.starts]
 
-    def go_on(self, step: Any, body: Any) -> None:
-        """Go on to the next unit, so many numbers away, at the end of the loop's body."""
+    def go_on(self, step: Any) -> None:
+        """Go on to a unit so many numbers away, in the midst of the loop's body or at its end."""
+
+    def leave(self, body: Any) -> None:
+        """End the loop's body, which begins anew or is left for good."""
 
 
 class ManyRows(Rows):
@@ -144,27 +148,34 @@ class ManyRows(Rows):
         super().__init__(builder, starts)
         hops = (builder.mul(step, ir.Constant(step.type, rows)) for rows in (1, 2))
         self.hops = [unforeseen(builder, hop) for hop in hops]
-        self.thirds = [unforeseen(builder, start) for start in starts[::3]]
+        self.now = [unforeseen(builder, start) for start in starts[::3]]
 
     def enter(self, *before: Any) -> None:
-        """The addresses that go along begin where their rows begin."""
-        self.now = [self.builder.phi(start.type) for start in self.thirds]
-        for now, start in zip(self.now, self.thirds, strict=True):
+        """The addresses that go along begin where they have come to."""
+        self.heads = [self.builder.phi(now.type) for now in self.now]
+        for head, now in zip(self.heads, self.now, strict=True):
             for block in before:
-                now.add_incoming(start, block)
+                head.add_incoming(now, block)
+        self.now = self.heads
 
-    def places(self, unit: Any) -> list[Any]:
+    def places(self, unit: Any, ahead: int = 0) -> list[Any]:
         """Where each row has the unit that the loop is at, found from where that is."""
-        return [
+        found = [
             further(self.builder, self.now[row // 3], self.hops[row % 3 - 1]) if row % 3
             else self.now[row // 3]
             for row in range(len(self))
         ]  # fmt: skip
+        return [further(self.builder, place, ir.Constant(unit.type, ahead)) for place in found]
 
-    def go_on(self, step: Any, body: Any) -> None:
+    def go_on(self, step: Any) -> None:
         """The addresses go along."""
-        for now in self.now:
-            now.add_incoming(unforeseen(self.builder, further(self.builder, now, step)), body)
+        self.now = [unforeseen(self.builder, further(self.builder, now, step)) for now in self.now]
+
+    def leave(self, body: Any) -> None:
+        """The next turn of the loop, or what comes after it, has them as they are."""
+        for head, now in zip(self.heads, self.now, strict=True):
+            head.add_incoming(now, body)
+        self.now = self.heads
 
 
 def with_products(
