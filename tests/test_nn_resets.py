@@ -66,8 +66,7 @@ def in_pieces(layer, x, given_state, lengths, resets):
 
 @settings(
     max_examples=30,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_pieces_equal_each_alone(data):
