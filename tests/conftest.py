@@ -4,11 +4,6 @@ import os
 import sys
 
 import pytest
-from hypothesis import HealthCheck, settings
-
-# No test is about time: a machine that is busy for some seconds must not fail one.
-settings.register_profile("any time", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any time")
 
 # Several test processes share the cores: threads that wait by spinning would starve each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -568,7 +568,7 @@ def test_the_inside_of_every_cell(cell):
             assert places[source][2] < places[target][0]
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cell=random_cells())
 @example(
     cell=Cell.parse(

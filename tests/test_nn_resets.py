@@ -66,7 +66,8 @@ def in_pieces(layer, x, given_state, lengths, resets):
 
 @settings(
     max_examples=30,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
 def test_pieces_equal_each_alone(data):

@@ -131,7 +131,7 @@ def test_tensors_are_cut_alike():
     assert (window.start, window.stop) == (0, 5)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 5), min_size=1, max_size=5),
     k1=st.integers(1, 6),
@@ -173,7 +173,7 @@ def test_an_endless_stream_in_constant_memory():
 # gradients
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(T=st.integers(1, 12), k1=st.integers(1, 6), k2=st.integers(1, 9), learns=st.booleans())
 @example(T=12, k1=4, k2=4, learns=True)
 @example(T=11, k1=2, k2=5, learns=True)
@@ -197,7 +197,7 @@ def test_resets_stand_among_the_data(k1, k2):
     assert_as_by_hand(11, k1, k2, cells.lstm, resets)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(T=st.integers(1, 9), k1=st.integers(1, 9))
 def test_with_a_k2_that_reaches_everything_the_sum_is_full_bptt(T, k1):
     layer, x, weights = layer_of(cells.gru), data(T, B, X), data(T, B, H)
@@ -208,7 +208,7 @@ def test_with_a_k2_that_reaches_everything_the_sum_is_full_bptt(T, k1):
     assert_close(y, expected.detach())
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_every_step_is_the_step_of_the_whole(draw):
     T = draw.draw(st.integers(1, 9))

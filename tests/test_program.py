@@ -303,7 +303,7 @@ def test_the_listing_says_what_the_program_does(cell):
     assert_a_listing_computes_the_program(cell)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(random_cells())
 def test_the_listing_of_any_cell_says_what_its_program_does(cell):
     assert_a_listing_computes_the_program(cell)

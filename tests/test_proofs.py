@@ -16,8 +16,8 @@ from unrolled.nn import Recurrent, tbptt
 from unrolled.program import STEP_NUMBER
 
 CHECKS = list(HealthCheck)  # calls are large to draw, and some are turned down
-FEW = settings(max_examples=25, derandomize=True, suppress_health_check=CHECKS)
-MANY = settings(max_examples=100, suppress_health_check=CHECKS)
+FEW = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=CHECKS)
+MANY = settings(max_examples=100, deadline=None, suppress_health_check=CHECKS)
 
 
 def assert_close(found, expected, tolerance=1e-9):

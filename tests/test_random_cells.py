@@ -83,20 +83,20 @@ def test_known_cells_are_their_source_run_as_a_loop(cell, steps, reverse):
     assert_both_passes_are_right(cell, steps, reverse)
 
 
-@settings(max_examples=30, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @any_cell
 def test_random_cells_are_their_source_run_as_a_loop(cell, steps, reverse):
     assert_both_passes_are_right(cell, steps, reverse)
 
 
-@settings(max_examples=30, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(random_cells())
 def test_simplifying_random_cells_changes_not_a_bit(cell):
     assert_simplifying_changes_nothing(cell)
 
 
 @pytest.mark.slow
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @any_cell
 def test_many_random_cells_are_their_source_run_as_a_loop(cell, steps, reverse):
     assert_both_passes_are_right(cell, steps, reverse)
