@@ -4,9 +4,19 @@ import os
 import sys
 
 import pytest
+from hypothesis import find, strategies as st
 
 # Several test processes share the cores: threads that wait by spinning would starve each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def constants_are_known():
+    """Hypothesis has read all modules for their constants, as it does when it first draws a number.
+
+    That can take seconds, and some test or other failed since it was slow to draw its first.
+    """
+    find(st.floats(-1, 1), lambda _: True)
 
 
 @pytest.fixture(params=["our own", "OpenMP's"])
