@@ -16,9 +16,12 @@ from unrolled.backends.cpu import outside
 from unrolled.backends.cpu.outside import (
     BLOCK_ROWS,
     BLOCK_UNITS,
+    FEW_ROWS,
+    LARGE,
     MOST_UNITS,
     STRIP,
     UNITS,
+    WIDE_UNITS,
     copy,
     copy_row,
     room_for_block,
@@ -135,6 +138,7 @@ def turned(matrix, apart=1):
         (2 * BLOCK_ROWS, BLOCK_UNITS, STRIP * lanes(np.float64)),
         (192, BLOCK_UNITS + 9, 70),
         (193, BLOCK_UNITS + 9, 70),
+        (20, 5 * WIDE_UNITS + 3, 900),
     ],
 )
 def test_more_than_strips_and_blocks_hold(rows, units, columns, dtype):
@@ -148,6 +152,19 @@ def test_more_than_strips_and_blocks_hold(rows, units, columns, dtype):
             close(out, exact, 4 * units, dtype)
             product(left, right, out, True)
             close(out, 2 * exact, 16 * units, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_wide_strips_and_narrow_ones_give_the_same_bits(dtype):
+    """Few rows read wide ones of a large matrix, more rows narrow ones."""
+    rng = np.random.default_rng(0)
+    units = 5 * WIDE_UNITS + 3
+    a, b = drawn(rng, FEW_ROWS, units, dtype), drawn(rng, units, 900, dtype)
+    assert b.size * b.itemsize >= LARGE
+    narrow, wide = np.empty((FEW_ROWS, 900), dtype), np.empty((FEW_ROWS - 1, 900), dtype)
+    product(a, b, narrow, False)
+    product(a[:-1], b, wide, False)
+    np.testing.assert_array_equal(wide, narrow[:-1])
 
 
 def before_a_guard(matrix):
@@ -164,17 +181,18 @@ def before_a_guard(matrix):
 
 def read_up_to_the_guard():
     rng = np.random.default_rng(0)
+    sizes = (1, 1), (7, 3), (40, 16), (33, 20), (2, 65)
+    small = [*itertools.product(sizes, (1, 5, 16, 24, 33))]
     for dtype in DTYPES:
-        for units in (1, 5, 16, 24, 33):
-            for rows, columns in ((1, 1), (7, 3), (40, 16), (33, 20), (2, 65)):
-                a, b = (drawn(rng, size, units, dtype) for size in (rows, columns))
-                exact = a.astype(np.float64) @ b.T.astype(np.float64)
-                a, b = before_a_guard(a), before_a_guard(b)
-                for left in (a, before_a_guard(a.T).T):
-                    for right in (b.T, before_a_guard(b.T)):
-                        out = before_a_guard(np.empty((rows, columns), dtype))
-                        product(left, right, out, False)
-                        close(out, exact, units, dtype)
+        for (rows, columns), units in (*small, ((3, 830), 5 * WIDE_UNITS + 3)):
+            a, b = (drawn(rng, size, units, dtype) for size in (rows, columns))
+            exact = a.astype(np.float64) @ b.T.astype(np.float64)
+            a, b = before_a_guard(a), before_a_guard(b)
+            for left in (a, before_a_guard(a.T).T):
+                for right in (b.T, before_a_guard(b.T)):
+                    out = before_a_guard(np.empty((rows, columns), dtype))
+                    product(left, right, out, False)
+                    close(out, exact, units, dtype)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pages are guarded as Linux guards them")

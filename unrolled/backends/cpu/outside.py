@@ -47,11 +47,18 @@ BLOCK_ROWS, BLOCK_UNITS = (768, 128) if REGISTERS == 32 else (240, 192)
 # So many rows before a row is copied, it is fetched.
 _AHEAD = 4
 # What is not read often enough stays where it is: strips for fewer rows, and blocks for fewer units
-# or for so few rows, unless units lie so many numbers apart and share a part of the first cache.
+# or for so few rows.
 # Measured on a Xeon: 1.05 to 1.25 times the rate of gradients of 64 to 128 units' weights, and 1.1
 # to 1.25 of a product of 32 to 63 rows, in place of 32 rows for strips and none for blocks.
-_FEW_ROWS, _FEW_UNITS = 150, 65
-_FEW_BLOCK_ROWS, _FAR = 192, 512
+FEW_ROWS, _FEW_UNITS = 150, 65
+_FEW_BLOCK_ROWS = 192
+# Two things are laid for less. Units that lie so many numbers apart share a few lines of the first
+# cache: from 8 of them on their rows are laid (on a Zen 3, 25 to 60 units of 1024 or 2048 numbers
+# run at 1.9 to 2.3 times the rate). And of a large `b` few rows of `a` read strips that are four
+# times as wide, of fewer units at once: in narrow ones each row of it was a page of its own (there,
+# 12 to 140 rows and 3 to 7 MB: 1.3 to 1.7 times).
+_FAR, _FAR_UNITS = 512, 8
+LARGE, WIDE_UNITS, _WIDER = 1 << 21, 128, 4
 
 # Rows of a tile at most, by how many vectors wide it is: sums fill 24 registers of 32, or 12 of 16.
 _HIGHEST = {1: 8, 2: 8, 3: 8, 4: 6} if REGISTERS == 32 else {1: 8, 2: 6}
@@ -100,7 +107,7 @@ class _Product(Writer):
         self.a, self.b, self.out = (self.matrix(*arguments[part]) for part in _MATRICES)
         self.room, self.rows, self.columns, self.units, adds = arguments[-5:]
         self.adds = builder.icmp_signed("!=", adds, self.whole(0))
-        self.width = self.whole(STRIP * self.lanes)
+        self.narrow = self.whole(STRIP * self.lanes)  # columns of a strip, if it is not a wide one
 
     def write(self) -> None:
         """Units by units of the operands, and of each all rows and columns."""
@@ -109,15 +116,32 @@ class _Product(Writer):
         apart = builder.icmp_signed("!=", a.column_step, self.whole(1))
         many = builder.icmp_signed(">=", units, self.whole(_FEW_UNITS))
         high = builder.icmp_signed(">", self.rows, self.whole(_FEW_BLOCK_ROWS))
+        some = builder.icmp_signed(">=", units, self.whole(_FAR_UNITS))
         far = builder.icmp_signed(">=", a.column_step, self.whole(_FAR))
-        lays = builder.and_(builder.and_(apart, many), builder.or_(high, far))
-        most = builder.select(lays, self.whole(BLOCK_UNITS), self.even(units))
+        often = builder.or_(builder.and_(many, high), builder.and_(some, far))
+        lays = builder.and_(apart, often)
+        self.wide = builder.and_(self.few_rows_read_much(), builder.not_(lays))
+        wide_units, wide = self.whole(WIDE_UNITS), self.whole(_WIDER * STRIP * self.lanes)
+        self.width = builder.select(self.wide, wide, self.narrow)
+        most = builder.select(self.wide, wide_units, self.even(units))
+        most = builder.select(lays, self.whole(BLOCK_UNITS), most)
         with self.starts(self.most(units, self.whole(1)), most) as unit:
             self.a = self.within(a, zero, unit)
             self.b = self.within(b, unit, zero)
             self.units = self.least(builder.sub(units, unit), most)
             self.adds = builder.or_(adds, builder.icmp_signed(">", unit, zero))
             self.blocks_of_rows(lays)
+
+    def few_rows_read_much(self) -> Any:
+        """Whether strips should be wide."""
+        builder, b = self.builder, self.b
+        few = builder.icmp_signed("<", self.rows, self.whole(FEW_ROWS))
+        lies = builder.icmp_signed("==", b.column_step, self.whole(1))
+        # With fewer units there may be too little room for a wide strip.
+        deep = builder.icmp_signed(">=", self.units, self.whole(_WIDER * WIDE_UNITS))
+        numbers = builder.mul(self.units, self.columns)
+        large = builder.icmp_signed(">=", numbers, self.whole(LARGE // self.size))
+        return builder.and_(builder.and_(few, lies), builder.and_(deep, large))
 
     def even(self, units: Any) -> Any:
         """How many units each of equal parts has, of which there are as many as of some 512."""
@@ -147,14 +171,14 @@ class _Product(Writer):
         builder, zero = self.builder, self.whole(0)
         b, out, columns = self.b, self.out, self.columns
         turns = builder.icmp_signed("!=", b.column_step, self.whole(1))
-        many = builder.icmp_signed(">=", self.rows, self.whole(_FEW_ROWS))
-        copies = builder.and_(many, builder.not_(turns))
-        strip = self.matrix(self.room, self.width)
+        many = builder.icmp_signed(">=", self.rows, self.whole(FEW_ROWS))
+        copies = builder.and_(builder.or_(many, self.wide), builder.not_(turns))
+        narrow, strip = (self.matrix(self.room, width) for width in (self.narrow, self.width))
         with self.starts(columns, self.width) as column:
             here = self.within(b, zero, column)
             self.columns = self.least(builder.sub(columns, column), self.width)
-            with builder.if_then(turns):
-                self.turn(here.transposed, self.columns, self.units, strip)
+            with builder.if_then(turns):  # to narrow strips only, whose addresses LLVM knows
+                self.turn(here.transposed, self.columns, self.units, narrow)
             with builder.if_then(copies):
                 self.copy(here, self.units, self.columns, strip)
             self.b = self.either(builder.or_(turns, copies), strip, here)
