@@ -216,8 +216,10 @@ def test_few_rows_are_those_of_all_steps(length, few):
 
 
 def test_many_rows_are_never_few():
-    assert dots_module.few(32, 320)
-    assert not dots_module.few(33, 4000)
+    most = dots_module.FEW_ROWS
+    assert dots_module.few(most, 10 * most)
+    assert not dots_module.few(most, 10 * most - 1)
+    assert not dots_module.few(most + 1, 4000)
 
 
 # layers

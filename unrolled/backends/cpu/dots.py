@@ -18,7 +18,7 @@ from .dot_tiles import DotTiles
 from .emission import Matrix
 from .shared import Written, matrices_of
 from .team import in_turn
-from .vectors import WIDE_ZEN, compiled, only_compiled, vector_of
+from .vectors import REGISTERS, WIDE_ZEN, compiled, only_compiled, vector_of
 
 # In the loop over a single row's steps weights stay where they lie from so many units of the
 # operand, and so many bytes, on. Measured on a Xeon (LSTM, GRU, simple RNN; 64 to 512 units, 25 to
@@ -28,8 +28,9 @@ from .vectors import WIDE_ZEN, compiled, only_compiled, vector_of
 LEAST_UNITS, LEAST_BYTES = 128, sys.maxsize if WIDE_ZEN else 1 << 18
 
 # Of up to so many rows, if there are so many units for each, weights are not turned either before
-# the loop. Measured on a Xeon (64 to 1024 units): such a product takes 0.5 to 1.0 of the time.
-_FEW_ROWS, _UNITS_A_ROW = 32, 10
+# the loop. Measured on a Xeon (64 to 1024 units): such a product takes 0.5 to 1.0 of the time. On a
+# Zen 3 48 rows of 512 units take 0.8, 64 rows of 650 or 1024 0.9.
+FEW_ROWS, _UNITS_A_ROW = 32 if REGISTERS == 32 else 64, 10
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "forceinline": True}
 
@@ -114,7 +115,7 @@ def few(rows, units):  # type: ignore[no-untyped-def]
         rows: of all steps, not of a chunk of them: so no bits depend on how these are cut.
         units: of the operand.
     """
-    return rows <= _FEW_ROWS and rows * _UNITS_A_ROW <= units
+    return rows <= FEW_ROWS and rows * _UNITS_A_ROW <= units
 
 
 @njit(**_OPTIONS)
