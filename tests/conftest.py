@@ -4,19 +4,26 @@ import os
 import sys
 
 import pytest
-from hypothesis import find, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 # Several test processes share the cores: threads that wait by spinning would starve each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def constants_are_known():
-    """Hypothesis has read all modules for their constants, as it does when it first draws a number.
+@settings(max_examples=5, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.floats(-1, 1), min_size=50, max_size=50))
+def draw_numbers(_):
+    """So many that some are constants of the code, for which Hypothesis reads its modules."""
 
-    That can take seconds, and some test or other failed since it was slow to draw its first.
+
+def pytest_runtest_setup(item):
+    """Before a test of Hypothesis, it has read all modules that are new.
+
+    It does so when it next draws a number, and kernels are modules, too. To read all that earlier
+    tests have made took seconds, and some test or other failed since it was slow to draw.
     """
-    find(st.floats(-1, 1), lambda _: True)
+    if item.get_closest_marker("hypothesis"):
+        draw_numbers()
 
 
 @pytest.fixture(params=["our own", "OpenMP's"])
