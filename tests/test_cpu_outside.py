@@ -42,7 +42,10 @@ def _product(a, b, out, adds, room):
 
 
 def product(a, b, out, adds):
-    """As kernels call it, with as much room as they give, and a mark behind it."""
+    """As kernels call it, with as much room as they give, and a mark behind it.
+
+    Returns how many numbers it has laid there.
+    """
     know(out.dtype)
     units = a.shape[1]
     laid = a.strides[1] != a.itemsize
@@ -50,6 +53,7 @@ def product(a, b, out, adds):
     room = np.full((1, numbers + 1), MARK, out.dtype)
     _product(a, b, out, adds, room)
     assert room[0, numbers] == MARK
+    return np.count_nonzero(room[0] != MARK)
 
 
 def drawn(rng, rows, columns, dtype, transposed=False):
@@ -139,6 +143,7 @@ def turned(matrix, apart=1):
         (192, BLOCK_UNITS + 9, 70),
         (193, BLOCK_UNITS + 9, 70),
         (20, 5 * WIDE_UNITS + 3, 900),
+        (20, 4 * WIDE_UNITS, 1030),  # what a wide strip takes is all the room that there is
     ],
 )
 def test_more_than_strips_and_blocks_hold(rows, units, columns, dtype):
@@ -156,15 +161,30 @@ def test_more_than_strips_and_blocks_hold(rows, units, columns, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_wide_strips_and_narrow_ones_give_the_same_bits(dtype):
-    """Few rows read wide ones of a large matrix, more rows narrow ones."""
+    """Few rows read wide ones of a large matrix, more rows narrow ones; a small one stays."""
     rng = np.random.default_rng(0)
-    units = 5 * WIDE_UNITS + 3
-    a, b = drawn(rng, FEW_ROWS, units, dtype), drawn(rng, units, 900, dtype)
+    units, columns = 5 * WIDE_UNITS + 3, 900
+    a, b = drawn(rng, FEW_ROWS, units, dtype), drawn(rng, units, columns, dtype)
     assert b.size * b.itemsize >= LARGE
-    narrow, wide = np.empty((FEW_ROWS, 900), dtype), np.empty((FEW_ROWS - 1, 900), dtype)
-    product(a, b, narrow, False)
-    product(a[:-1], b, wide, False)
+    narrow, wide = np.empty((FEW_ROWS, columns), dtype), np.empty((FEW_ROWS - 1, columns), dtype)
+    assert product(a, b, narrow, False) == units * STRIP * lanes(dtype)
+    assert product(a[:-1], b, wide, False) == WIDE_UNITS * 4 * STRIP * lanes(dtype)
     np.testing.assert_array_equal(wide, narrow[:-1])
+    assert product(a[:-1], b[:, :70], wide[:, :70], False) == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rows", "units", "apart", "laid"),
+    [(20, 8, 512, True), (20, 7, 512, False), (20, 8, 511, False), (20, 65, 511, False),
+     (193, 65, 511, True), (192, 65, 511, False), (193, 64, 511, False)],
+)  # fmt: skip
+def test_rows_whose_units_are_far_apart_are_laid(rows, units, apart, laid, dtype):
+    rng = np.random.default_rng(0)
+    a, b = turned(drawn(rng, rows, units, dtype), apart), drawn(rng, units, 5, dtype)
+    of_strip = units * STRIP * lanes(dtype) if rows >= FEW_ROWS else 0
+    found = product(a, b, np.empty((rows, 5), dtype), False)
+    assert (found > of_strip) == laid
 
 
 def before_a_guard(matrix):
