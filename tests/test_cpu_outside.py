@@ -19,6 +19,7 @@ from unrolled.backends.cpu.outside import (
     FEW_ROWS,
     LARGE,
     MOST_UNITS,
+    ROWS,
     STRIP,
     UNITS,
     WIDE_UNITS,
@@ -171,6 +172,39 @@ def test_wide_strips_and_narrow_ones_give_the_same_bits(dtype):
     assert product(a[:-1], b, wide, False) == WIDE_UNITS * 4 * STRIP * lanes(dtype)
     np.testing.assert_array_equal(wide, narrow[:-1])
     assert product(a[:-1], b[:, :70], wide[:, :70], False) == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("units", [40, MOST_UNITS + 1])
+def test_parts_of_many_rows_have_the_bits_of_all_at_once(units, dtype):
+    rng = np.random.default_rng(0)
+    rows, columns = 3 * ROWS + 5, 5 * lanes(dtype) + 3
+    a, b = drawn(rng, rows, units, dtype), drawn(rng, units, columns, dtype)
+    found = drawn(rng, rows, columns, dtype)
+    before = found.copy()
+    product(a, b, found, True)
+    close(found, before + a.astype(np.float64) @ b, 4 * units, dtype)
+    for first in range(0, rows, 700):
+        part, here = a[first : first + 700], before[first : first + 700]
+        product(part, turned(b), here, True)
+    np.testing.assert_array_equal(found, before)
+
+
+@pytest.mark.parametrize(
+    ("rows", "parts"),
+    [(ROWS * 3 // 2, 1), (ROWS * 3 // 2 + 2, 2), (ROWS * 5 // 2, 2), (ROWS * 4, 4)],
+)
+def test_all_columns_of_some_rows_come_before_the_next_rows(rows, parts):
+    """Rows of the operand are numbers that earlier rows of the result write, in its last column.
+
+    So what the first strip of a part reads, the part before has doubled.
+    """
+    each = rows // parts
+    apart = min(each, rows // 2)
+    memory = np.ones((apart + rows, 2 * STRIP * lanes(np.float32)), np.float32)
+    twice = np.full((1, memory.shape[1]), 2, np.float32)
+    product(memory[:rows, -1:], twice, memory[apart:], False)
+    np.testing.assert_array_equal(memory[apart:, 0], 2.0 ** (1 + np.arange(rows) // each))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

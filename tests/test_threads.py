@@ -364,7 +364,7 @@ FORKED = """
     large @ large  # torch's own team is at work, too
     for case, right in zip(cases, expected, strict=True):
         check(passes(*case), right)
-    layer, x = nn.LSTM(64, 128), torch.randn(30, 32, 64)  # large products are torch's
+    layer, x = nn.LSTM(64, 128), torch.randn(30, 32, 64)
     right = passes(layer, x)
     child = os.fork()
     if child == 0:

@@ -6,14 +6,18 @@ from .errors import InputError
 
 VARIABLE = "UNROLLED_THREADS"
 
+# Each call of a layer asks whether the variable is set. `os.environ` finds out that one is not by
+# two exceptions, which takes 2 µs; the dictionary behind it, 0.05.
+_KEY = os.environ.encodekey(VARIABLE)
+_environment = os.environ._data  # type: ignore[attr-defined]
+
 _chosen: int | None = None
 
 
 def set_num_threads(count: int | None) -> None:
     """Let the kernels of `unrolled.nn` run on this many threads, whatever torch does.
 
-    The large products before and behind the loop over a long sequence are torch's, and run on
-    torch's threads.
+    What torch itself computes, such as the eager backend, runs on torch's threads.
 
     Args:
         count: threads, 1 or more. None, the default: as many as the environment variable
@@ -36,7 +40,7 @@ def num_threads() -> int | None:
     """
     if _chosen is not None:
         return _chosen
-    if VARIABLE not in os.environ:  # quicker than to get nothing
+    if _KEY not in _environment:
         return None
     text = os.environ[VARIABLE]
     if not text:
