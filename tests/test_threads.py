@@ -181,8 +181,7 @@ def test_threads_share_a_step_only_as_far_as_each_has_work(monkeypatch):
 
 def test_threads_share_the_weights_that_one_cannot_hold(monkeypatch):
     monkeypatch.setattr(sharing, "SECOND_CACHE", 2 << 20)
-    monkeypatch.setattr(sharing, "MANY_ROWS", 32)
-    monkeypatch.setattr(sharing, "MANY_ROWS_IN_TRAINING", 16)
+    monkeypatch.setattr(sharing, "NEAR_WEIGHTS", 0)
     weights = (2 << 20) // 4
     for rows, count, itemsize, trains, shares in (
         (64, weights, 4, False, 1), (64, weights + 1, 4, False, 2), (64, weights, 8, False, 2),
@@ -190,6 +189,20 @@ def test_threads_share_the_weights_that_one_cannot_hold(monkeypatch):
     ):  # fmt: skip
         steps = Steps.dense(9, rows)
         found = sharing.share_out(steps, count, True, 2, itemsize=itemsize, trains=trains)
+        assert (found.shares, found.parts) == (shares, 3 - shares)
+
+
+def test_a_near_third_cache_lets_threads_take_rows_as_far_as_it_holds_the_weights(monkeypatch):
+    monkeypatch.setattr(sharing, "SECOND_CACHE", 1 << 20)
+    monkeypatch.setattr(sharing, "NEAR_WEIGHTS", 10 << 20)
+    second, near = (1 << 20) // 4, (10 << 20) // 4
+    for rows, count, trains, shares in (
+        (4, second, False, 2), (5, second, False, 1), (10, second + 1, False, 2),
+        (11, second + 1, False, 1), (10, near, True, 2), (11, near, True, 1),
+        (64, near + 1, False, 2), (65, near + 1, False, 1), (32, near + 1, True, 2),
+        (33, near + 1, True, 1),
+    ):  # fmt: skip
+        found = sharing.share_out(Steps.dense(9, rows), count, True, 2, trains=trains)
         assert (found.shares, found.parts) == (shares, 3 - shares)
 
 

@@ -43,12 +43,18 @@ SHARED_WORK_IN_TRAINING = SHARED_WORK if ZEN else 70_000
 # They share them too, up to so many rows each, where the weights of the loop do not fit the second
 # cache. Measured at 2 MB of it and 20 or 64 rows (LSTM, GRU; 3 to 7 MB of weights): 0.84 to 0.96 of
 # the time in inference, 0.91 to 1.0 in training; at 1 and 1.7 MB of weights 1.05 of it and more.
-# On a Zen 5, with 1 MB and a near third cache: 0.69 to 0.83 with two rows each, 0.95 to 1.1 with
-# four, and with eight 1.0 in inference and 1.02 to 1.1 in training. Since panels serve some tiles
-# (`GROUP_ROWS`), on a Xeon in training: 0.92 to 1.0 with 6 to 16 rows each, 1.03 to 1.07 with 32.
-# On a Zen 3, 512 KB and a near third cache, too: 1.03 to 1.09 with eight, 0.97 to 0.98 with ten.
-MANY_ROWS, MANY_ROWS_IN_TRAINING = (5, 5) if ZEN else (32, 16)
+# Since panels serve some tiles (`GROUP_ROWS`), on a Xeon in training: 0.92 to 1.0 with 6 to 16 rows
+# each, 1.03 to 1.07 with 32.
+MANY_ROWS, MANY_ROWS_IN_TRAINING = 32, 16
 SECOND_CACHE = cache_sizes()["L2"]
+
+# A Zen's third cache is near, and with weights that it holds threads share up to so many rows each.
+# On a Zen 5, 1 MB of second cache: 0.69 to 0.83 with two rows each, 0.95 to 1.1 with four, and with
+# eight 1.0 in inference and 1.02 to 1.1 in training. On a Zen 3, 512 KB: 1.03 to 1.09 with eight,
+# 0.97 to 0.98 with ten. With more weights each thread would fetch all of them from memory: on a Zen
+# 3, 12 to 16 MB and 16 or 32 rows, sharing takes 0.6 to 1.0 of the time; with 9 and 10 MB it is
+# 0.93 to 1.17.
+NEAR_WEIGHTS, NEAR_ROWS = 10 << 20 if ZEN else 0, 5
 
 # Work of all steps from which on a second thread does what stands outside of the loop. Measured
 # with AVX-512 on two cores (LSTM, GRU, simple RNN; 16 to 128 units): from here on training takes
@@ -113,9 +119,7 @@ def share_out(
     most = MOST_PATIENCE if threads <= CORES else LEAST_PATIENCE
     patience = min(max(LEAST_PATIENCE, work // WORK_OF_A_PAUSE), most)
     can_pipeline = steps.batch == 1 and threads > 1 and work_outside and work >= PIPELINE_WORK
-    large = itemsize * work_of_a_row > SECOND_CACHE
-    many = MANY_ROWS_IN_TRAINING if trains else MANY_ROWS
-    if shareable and steps.batch <= threads * (many if large else FEW_ROWS - 1):
+    if shareable and steps.batch <= threads * _rows_at_most(itemsize * work_of_a_row, trains):
         each = SHARED_WORK_IN_TRAINING if trains and can_pipeline else SHARED_WORK
         shares = min(threads, work_of_a_row // max(1, each))
         if shares > 1:
@@ -125,6 +129,15 @@ def share_out(
         return Sharing(2, steps.cut_rows(1), 1, pipelined=True)
     threads = max(1, min(threads, steps.batch))
     return Sharing(threads, steps.cut_rows(threads), 1, patience=patience)
+
+
+def _rows_at_most(weights: int, trains: bool) -> int:
+    """Up to how many rows each threads share the units, given the bytes of weights of the loop."""
+    if weights <= SECOND_CACHE:
+        return FEW_ROWS - 1
+    if weights <= NEAR_WEIGHTS:
+        return NEAR_ROWS
+    return MANY_ROWS_IN_TRAINING if trains else MANY_ROWS
 
 
 def work_outside(schedule: Schedule, sizes: Mapping[str, int]) -> int:
