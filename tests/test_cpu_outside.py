@@ -180,14 +180,15 @@ def test_parts_of_many_rows_have_the_bits_of_all_at_once(units, dtype):
     rng = np.random.default_rng(0)
     rows, columns = 3 * ROWS + 5, 5 * lanes(dtype) + 3
     a, b = drawn(rng, rows, units, dtype), drawn(rng, units, columns, dtype)
-    found = drawn(rng, rows, columns, dtype)
-    before = found.copy()
-    product(a, b, found, True)
-    close(found, before + a.astype(np.float64) @ b, 4 * units, dtype)
+    at_once = drawn(rng, rows, columns, dtype)
+    piecewise = at_once.copy()
+    exact = at_once + a.astype(np.float64) @ b
+    product(a, b, at_once, True)
+    close(at_once, exact, 4 * units, dtype)
     for first in range(0, rows, 700):
-        part, here = a[first : first + 700], before[first : first + 700]
-        product(part, turned(b), here, True)
-    np.testing.assert_array_equal(found, before)
+        piece = slice(first, first + 700)
+        product(a[piece], turned(b), piecewise[piece], True)
+    np.testing.assert_array_equal(at_once, piecewise)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from .errors import InputError
 
 VARIABLE = "UNROLLED_THREADS"
 
-# Each call of a layer asks whether the variable is set. `os.environ` finds out that one is not by
-# two exceptions, which takes 2 µs; the dictionary behind it, 0.05.
+# Calls of layers ask whether the variable is set. That it is not `os.environ` finds out by two
+# exceptions, which takes 2 µs; the dictionary behind it knows at once.
 _KEY = os.environ.encodekey(VARIABLE)
 _environment = os.environ._data  # type: ignore[attr-defined]
 

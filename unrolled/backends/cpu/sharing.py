@@ -51,10 +51,11 @@ SECOND_CACHE = cache_sizes()["L2"]
 # A Zen's third cache is near, and with weights that it holds threads share up to so many rows each.
 # On a Zen 5, 1 MB of second cache: 0.69 to 0.83 with two rows each, 0.95 to 1.1 with four, and with
 # eight 1.0 in inference and 1.02 to 1.1 in training. On a Zen 3, 512 KB: 1.03 to 1.09 with eight,
-# 0.97 to 0.98 with ten. With more weights each thread would fetch all of them from memory: on a Zen
-# 3, 12 to 16 MB and 16 or 32 rows, sharing takes 0.6 to 1.0 of the time; with 9 and 10 MB it is
-# 0.93 to 1.17.
-NEAR_WEIGHTS, NEAR_ROWS = 10 << 20 if ZEN else 0, 5
+# 0.97 to 0.98 with ten. More weights each thread would fetch from memory, all of them: on a Zen 3,
+# with 12 to 16 MB and 16 or 32 rows, sharing takes 0.6 to 1.03 of the time (a GRU of 16 rows in
+# inference 0.88 and 1.09 in two runs); with 9 and 10 MB it is 0.93 to 1.17.
+NEAR_WEIGHTS = 10 << 20 if ZEN else 0
+NEAR_ROWS = 5
 
 # Work of all steps from which on a second thread does what stands outside of the loop. Measured
 # with AVX-512 on two cores (LSTM, GRU, simple RNN; 16 to 128 units): from here on training takes
