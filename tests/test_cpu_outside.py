@@ -18,6 +18,8 @@ from unrolled.backends.cpu.outside import (
     BLOCK_UNITS,
     FEW_ROWS,
     LARGE,
+    MANY_STRIPS,
+    MOST_BLOCK_UNITS,
     MOST_UNITS,
     ROWS,
     STRIP,
@@ -50,7 +52,7 @@ def product(a, b, out, adds):
     know(out.dtype)
     units = a.shape[1]
     laid = a.strides[1] != a.itemsize
-    numbers = room_for_strip(units, out.dtype) + (room_for_block(units) if laid else 0)
+    numbers = room_for_strip(units, out.dtype) + (room_for_block(units, out.dtype) if laid else 0)
     room = np.full((1, numbers + 1), MARK, out.dtype)
     _product(a, b, out, adds, room)
     assert room[0, numbers] == MARK
@@ -143,6 +145,8 @@ def turned(matrix, apart=1):
         (2 * BLOCK_ROWS, BLOCK_UNITS, STRIP * lanes(np.float64)),
         (192, BLOCK_UNITS + 9, 70),
         (193, BLOCK_UNITS + 9, 70),
+        (BLOCK_ROWS + 13, 2 * MOST_BLOCK_UNITS + 3, MANY_STRIPS * STRIP * 16),
+        (BLOCK_ROWS, MOST_BLOCK_UNITS, MANY_STRIPS * STRIP * 16 + 3),  # all the room that there is
         (20, 5 * WIDE_UNITS + 3, 900),
         (20, 4 * WIDE_UNITS, 1030),  # what a wide strip takes is all the room that there is
     ],
@@ -239,7 +243,7 @@ def read_up_to_the_guard():
     sizes = (1, 1), (7, 3), (40, 16), (33, 20), (2, 65)
     small = [*itertools.product(sizes, (1, 5, 16, 24, 33))]
     for dtype in DTYPES:
-        for (rows, columns), units in (*small, ((3, 830), 5 * WIDE_UNITS + 3)):
+        for (rows, columns), units in (*small, ((3, 830), 5 * WIDE_UNITS + 3), ((515, 200), 9)):
             a, b = (drawn(rng, size, units, dtype) for size in (rows, columns))
             exact = a.astype(np.float64) @ b.T.astype(np.float64)
             a, b = before_a_guard(a), before_a_guard(b)

@@ -44,10 +44,16 @@ MOST_UNITS = UNITS + UNITS // 2  # of a part: 768 are one, 769 two
 # Those of a chunk of steps are near, but ragged batches have no chunks: on a Zen 3 16 thousand rows
 # of 128 to 512 units run at 1.6 to 2.6 times the rate. Parts of 512 to 2048 rows are alike.
 ROWS = 2048
-# Where blocks of `a` are laid, rows of a block, and units of the operands at once: 384 KB in the
-# second cache, beside which a strip takes 32 KB, and stays in the first. Processors with 16
-# registers mostly have smaller caches: on a Zen 3 (512 KB) 180 KB are 1.0 to 1.25 times as quick.
+# Where blocks of `a` are laid, rows of a block, and about how many units of the operands at once:
+# 384 KB in the second cache, beside which a strip takes 32 KB, and stays in the first. Processors
+# with 16 registers mostly have smaller caches: on a Zen 3 (512 KB) 180 KB are 1.0 to 1.25 times as
+# quick.
 BLOCK_ROWS, BLOCK_UNITS = (768, 128) if REGISTERS == 32 else (240, 192)
+MOST_BLOCK_UNITS = BLOCK_UNITS + BLOCK_UNITS // 2
+# Blocks that so many strips read are laid row by row, so that a tile goes along some lines, in
+# place of taking a few numbers of one line after the other: on a Zen 3 1.05 to 1.25 times the rate.
+# To turn them takes longer than to copy them, and for one strip it would be 0.8 to 1.08 times.
+MANY_STRIPS = 3
 # So many rows before a row is copied, it is fetched.
 _AHEAD = 4
 # What is not read often enough stays where it is: strips for fewer rows, and blocks for fewer units
@@ -79,9 +85,10 @@ def room_for_strip(units: int, dtype: Any) -> int:
     return -(-min(units, MOST_UNITS) // side) * side * STRIP * side
 
 
-def room_for_block(units: int) -> int:
-    """How many numbers a block takes, of so many units of the operands."""
-    return min(units, BLOCK_UNITS) * BLOCK_ROWS
+def room_for_block(units: int, dtype: Any) -> int:
+    """How many numbers a block takes, of so many units of the operands: whole squares."""
+    side = lanes(dtype)
+    return -(-min(units, MOST_BLOCK_UNITS) // side) * side * BLOCK_ROWS
 
 
 def product(a: Any, b: Any, out: Any, adds: Any, room: Any) -> None:
@@ -139,7 +146,7 @@ class _Product(Writer):
         builder, zero = self.builder, self.whole(0)
         a, b, units, adds = self.a, self.b, self.units, self.adds
         most = builder.select(self.wide, self.whole(WIDE_UNITS), self.even(units, UNITS))
-        most = builder.select(lays, self.whole(BLOCK_UNITS), most)
+        most = builder.select(lays, self.even(units, BLOCK_UNITS), most)
         with self.starts(self.most(units, self.whole(1)), most) as unit:
             self.a = self.within(a, zero, unit)
             self.b = self.within(b, unit, zero)
@@ -169,17 +176,28 @@ class _Product(Writer):
         builder, zero = self.builder, self.whole(0)
         a, out, rows = self.a, self.out, self.rows
         high = builder.select(lays, self.whole(BLOCK_ROWS), self.most(rows, self.whole(1)))
-        squares = self.ceiling(self.units, self.whole(self.lanes))  # from top to bottom of a strip
-        behind = builder.mul(squares, self.whole(STRIP * self.lanes**2))
-        block = self.matrix(further(builder, self.room, behind), self.whole(BLOCK_ROWS))
         with self.starts(rows, high) as row:
             here = self.within(a, row, zero)
             self.rows = self.least(builder.sub(rows, row), high)
-            with builder.if_then(lays):
-                self.copy(here.transposed, self.units, self.rows, block)
-            self.a = self.either(lays, block.transposed, here)
+            self.a = self.either(lays, self.block(lays, here), here)
             self.out = self.within(out, row, zero)
             self.strips()
+
+    def block(self, lays: Any, given: Matrix) -> Matrix:
+        """Lay a block, if it is to be laid, behind a strip: row by row if many strips read it."""
+        builder = self.builder
+        squares = self.ceiling(self.units, self.whole(self.lanes))  # from top to bottom of a strip
+        units = builder.mul(squares, self.whole(self.lanes))
+        behind = further(builder, self.room, builder.mul(units, self.narrow))
+        turned, copied = (self.matrix(behind, step) for step in (units, self.whole(BLOCK_ROWS)))
+        few = self.whole((MANY_STRIPS - 1) * STRIP * self.lanes)  # columns of few strips
+        turns = builder.icmp_signed(">", self.columns, few)
+        with builder.if_then(lays), builder.if_else(turns) as (many, few):
+            with many:
+                self.turn(given.transposed, self.units, self.rows, turned)
+            with few:
+                self.copy(given.transposed, self.units, self.rows, copied)
+        return self.either(turns, turned, copied.transposed)
 
     def strips(self) -> None:
         """All columns, strip by strip, which is laid if enough rows read it."""
@@ -236,9 +254,13 @@ class _Product(Writer):
 
     def turn(self, given: Matrix, rows: Any, columns: Any, laid: Matrix) -> None:
         """Copy rows, which are contiguous, to columns, square by square."""
-        side = self.whole(self.lanes)
+        builder, side = self.builder, self.whole(self.lanes)
+        last = builder.sub(rows, self.whole(1))
         with self.starts(rows, side) as row, self.starts(columns, side) as column:
-            left = self.builder.sub(rows, row), self.builder.sub(columns, column)
+            for number in range(self.lanes):
+                later = builder.add(row, self.whole(self.lanes + number))
+                fetch_line(builder, given.at(builder, self.least(later, last), column))
+            left = builder.sub(rows, row), builder.sub(columns, column)
             self.square(self.within(given, row, column), self.within(laid, column, row), *left)
 
     def within(self, matrix: Matrix, row: Any, column: Any) -> Matrix:
@@ -292,28 +314,35 @@ class _Product(Writer):
         a_rows = ManyRows(builder, starts, a.row_step)
         outs = [self.out.at(builder, number, column) for number in numbers]
         b_rows = ManyRows(builder, [b.at(builder, self.whole(0), column)], b.row_step)
-        places = [self.vector_at(place, v) for place in outs for v in range(width)]
         masks = [None] * (width - 1) + [mask]  # of a row's vectors
-        sums = self.begun(places, masks * rows)
+        sums = self.begun(outs, masks)
         done = self.whole(0)
         if mask is None:
             many = builder.and_(self.units, self.whole(-_AT_ONCE))
             sums, done = self.loop(a_rows, b_rows, masks, sums, (done, many), _AT_ONCE), many
         sums = self.loop(a_rows, b_rows, masks, sums, (done, self.units), 1)
-        for number, (place, total) in enumerate(zip(places, sums, strict=True)):
-            self.store(total, place, masks[number % width])
+        places = [self.vector_at(out, v) for out in outs for v in range(width)]
+        for place, total, part in zip(places, sums, masks * rows, strict=True):
+            self.store(total, place, part)
 
-    def begun(self, places: list[Any], masks: list[Any]) -> list[Any]:
-        """The sums of a tile before its first unit: zeros, or what stands at their places."""
+    def begun(self, outs: list[Any], masks: list[Any]) -> list[Any]:
+        """The sums of a tile before its first unit: zeros, or what stands where its rows begin.
+
+        What stands in as many rows behind it, of which the next tile begins, is asked for.
+        """
         builder = self.builder
         before, after = builder.block, builder.append_basic_block("begun")
         loaded = builder.append_basic_block("loaded")
         builder.cbranch(self.adds, loaded, after)
         builder.position_at_end(loaded)
-        found = [self.load(*place) for place in zip(places, masks, strict=True)]
+        found = [self.load(self.vector_at(out, v), m) for out in outs for v, m in enumerate(masks)]
+        rows = builder.mul(self.out.row_step, self.whole(len(outs)))
+        for later in (further(builder, out, rows) for out in outs):
+            for v in range(len(masks)):
+                fetch_line(builder, self.vector_at(later, v))
         builder.branch(after)
         builder.position_at_end(after)
-        sums = [builder.phi(self.vector) for _ in places]
+        sums = [builder.phi(self.vector) for _ in found]
         for total, number in zip(sums, found, strict=True):
             total.add_incoming(filled(self.vector, 0.0), before)
             total.add_incoming(number, loaded)

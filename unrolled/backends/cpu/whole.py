@@ -148,7 +148,7 @@ class WholeText(ProductText):
             return GROUP_ROWS * extent.sharing.threads, len(values) * width
         if name == ROOMS:
             strip = room_for_strip(max(shape_of((*self.operands,), extent)), extent.dtype)
-            block = room_for_block(extent.steps.rows) if self.program.adjoint else 0
+            block = room_for_block(extent.steps.rows, extent.dtype) if self.program.adjoint else 0
             return extent.sharing.threads, strip + block
         if name == ONES:
             return 1, max(self._rows_at_once(extent), extent.sharing.threads)
