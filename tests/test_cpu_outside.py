@@ -226,6 +226,21 @@ def test_rows_whose_units_are_far_apart_are_laid(rows, units, apart, laid, dtype
     assert (found > of_strip) == laid
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("strips", [MANY_STRIPS - 1, MANY_STRIPS])
+def test_a_block_is_laid_row_by_row_if_many_strips_read_it(strips, dtype):
+    rng = np.random.default_rng(0)
+    rows, units, columns = 193, 80, strips * STRIP * lanes(dtype)
+    a, b = turned(drawn(rng, rows, units, dtype)), drawn(rng, units, columns, dtype)
+    of_strip = room_for_strip(units, dtype)
+    room = np.zeros((1, of_strip + room_for_block(units, dtype)), dtype)
+    _product(a, b, np.empty((rows, columns), dtype), False, room)
+    of_block = room[0, of_strip:]
+    by_rows = of_block[: rows * units].reshape(rows, units)
+    by_columns = of_block[: units * BLOCK_ROWS].reshape(units, BLOCK_ROWS)[:, :rows].T
+    np.testing.assert_array_equal(by_rows if strips >= MANY_STRIPS else by_columns, a)
+
+
 def before_a_guard(matrix):
     """A copy, behind whose last number a page begins that nobody may read."""
     size = -(-matrix.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE

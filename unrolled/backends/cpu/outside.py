@@ -190,8 +190,8 @@ class _Product(Writer):
         units = builder.mul(squares, self.whole(self.lanes))
         behind = further(builder, self.room, builder.mul(units, self.narrow))
         turned, copied = (self.matrix(behind, step) for step in (units, self.whole(BLOCK_ROWS)))
-        few = self.whole((MANY_STRIPS - 1) * STRIP * self.lanes)  # columns of few strips
-        turns = builder.icmp_signed(">", self.columns, few)
+        most = self.whole((MANY_STRIPS - 1) * STRIP * self.lanes)  # columns of few strips
+        turns = builder.icmp_signed(">", self.columns, most)
         with builder.if_then(lays), builder.if_else(turns) as (many, few):
             with many:
                 self.turn(given.transposed, self.units, self.rows, turned)
@@ -326,9 +326,9 @@ class _Product(Writer):
             self.store(total, place, part)
 
     def begun(self, outs: list[Any], masks: list[Any]) -> list[Any]:
-        """The sums of a tile before its first unit: zeros, or what stands where its rows begin.
+        """The sums of a tile before its first unit: zeros, or what stands where they will be.
 
-        What stands in as many rows behind it, of which the next tile begins, is asked for.
+        Then those of as many rows below it are asked for, which are mostly those of the next tile.
         """
         builder = self.builder
         before, after = builder.block, builder.append_basic_block("begun")
