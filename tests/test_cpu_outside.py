@@ -16,6 +16,7 @@ from unrolled.backends.cpu import outside
 from unrolled.backends.cpu.outside import (
     BLOCK_ROWS,
     BLOCK_UNITS,
+    FEW_BLOCK_ROWS,
     FEW_ROWS,
     LARGE,
     MANY_STRIPS,
@@ -24,6 +25,7 @@ from unrolled.backends.cpu.outside import (
     ROWS,
     STRIP,
     UNITS,
+    WIDE_ROWS,
     WIDE_UNITS,
     copy,
     copy_row,
@@ -143,8 +145,8 @@ def turned(matrix, apart=1):
         (40, MOST_UNITS, STRIP * 16 + 3),
         (BLOCK_ROWS + 13, 2 * BLOCK_UNITS + 70, 30),
         (2 * BLOCK_ROWS, BLOCK_UNITS, STRIP * lanes(np.float64)),
-        (192, BLOCK_UNITS + 9, 70),
-        (193, BLOCK_UNITS + 9, 70),
+        (FEW_BLOCK_ROWS, BLOCK_UNITS + 9, 70),
+        (FEW_BLOCK_ROWS + 1, BLOCK_UNITS + 9, 70),
         (BLOCK_ROWS + 13, 2 * MOST_BLOCK_UNITS + 3, MANY_STRIPS * STRIP * 16),
         (BLOCK_ROWS, MOST_BLOCK_UNITS, MANY_STRIPS * STRIP * 16 + 3),  # all the room that there is
         (20, 5 * WIDE_UNITS + 3, 900),
@@ -169,13 +171,14 @@ def test_wide_strips_and_narrow_ones_give_the_same_bits(dtype):
     """Few rows read wide ones of a large matrix, more rows narrow ones; a small one stays."""
     rng = np.random.default_rng(0)
     units, columns = 5 * WIDE_UNITS + 3, 900
-    a, b = drawn(rng, FEW_ROWS, units, dtype), drawn(rng, units, columns, dtype)
+    a, b = drawn(rng, WIDE_ROWS, units, dtype), drawn(rng, units, columns, dtype)
     assert b.size * b.itemsize >= LARGE
-    narrow, wide = np.empty((FEW_ROWS, columns), dtype), np.empty((FEW_ROWS - 1, columns), dtype)
+    narrow, wide = np.empty((WIDE_ROWS, columns), dtype), np.empty((WIDE_ROWS - 1, columns), dtype)
     assert product(a, b, narrow, False) == units * STRIP * lanes(dtype)
     assert product(a[:-1], b, wide, False) == WIDE_UNITS * 4 * STRIP * lanes(dtype)
     np.testing.assert_array_equal(wide, narrow[:-1])
-    assert product(a[:-1], b[:, :70], wide[:, :70], False) == 0
+    few = slice(FEW_ROWS - 1)
+    assert product(a[few], b[:, :70], wide[few, :70], False) == 0
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -216,7 +219,8 @@ def test_all_columns_of_some_rows_come_before_the_next_rows(rows, parts):
 @pytest.mark.parametrize(
     ("rows", "units", "apart", "laid"),
     [(20, 8, 512, True), (20, 7, 512, False), (20, 8, 511, False), (20, 65, 511, False),
-     (193, 65, 511, True), (192, 65, 511, False), (193, 64, 511, False)],
+     (FEW_BLOCK_ROWS + 1, 65, 511, True), (FEW_BLOCK_ROWS, 65, 511, False),
+     (FEW_BLOCK_ROWS + 1, 64, 511, False)],
 )  # fmt: skip
 def test_rows_whose_units_are_far_apart_are_laid(rows, units, apart, laid, dtype):
     rng = np.random.default_rng(0)

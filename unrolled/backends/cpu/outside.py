@@ -59,16 +59,18 @@ _AHEAD = 4
 # What is not read often enough stays where it is: strips for fewer rows, and blocks for fewer units
 # or for so few rows.
 # Measured on a Xeon: 1.05 to 1.25 times the rate of gradients of 64 to 128 units' weights, and 1.1
-# to 1.25 of a product of 32 to 63 rows, in place of 32 rows for strips and none for blocks.
-FEW_ROWS, _FEW_UNITS = 150, 65
-_FEW_BLOCK_ROWS = 192
+# to 1.25 of a product of 32 to 63 rows, in place of 32 rows for strips and none for blocks. On a
+# Zen 3 blocks of 40 to 192 rows, and beside them strips from some 50 rows on, are 1.0 to 1.38 times
+# as quick; products of 64 to 140 rows are as quick with strips as without.
+FEW_ROWS, FEW_BLOCK_ROWS = (150, 192) if REGISTERS == 32 else (96, 32)
+_FEW_UNITS = 65
 # Two things are laid for less. Units that lie so many numbers apart share a few lines of the first
 # cache: from 8 of them on their rows are laid (on a Zen 3, 25 to 60 units of 1024 or 2048 numbers
 # run at 1.9 to 2.3 times the rate). And of a large `b` few rows of `a` read strips that are four
 # times as wide, of fewer units at once: in narrow ones each row of it was a page of its own (there,
 # 12 to 140 rows and 3 to 7 MB: 1.3 to 1.7 times).
 _FAR, _FAR_UNITS = 512, 8
-LARGE, WIDE_UNITS, _WIDER = 1 << 21, 128, 4
+LARGE, WIDE_ROWS, WIDE_UNITS, _WIDER = 1 << 21, 150, 128, 4
 
 # Rows of a tile at most, by how many vectors wide it is: sums fill 24 registers of 32, or 12 of 16.
 _HIGHEST = {1: 8, 2: 8, 3: 8, 4: 6} if REGISTERS == 32 else {1: 8, 2: 6}
@@ -126,7 +128,7 @@ class _Product(Writer):
         a, out, rows = self.a, self.out, self.rows
         apart = builder.icmp_signed("!=", a.column_step, self.whole(1))
         many = builder.icmp_signed(">=", self.units, self.whole(_FEW_UNITS))
-        high = builder.icmp_signed(">", rows, self.whole(_FEW_BLOCK_ROWS))
+        high = builder.icmp_signed(">", rows, self.whole(FEW_BLOCK_ROWS))
         some = builder.icmp_signed(">=", self.units, self.whole(_FAR_UNITS))
         far = builder.icmp_signed(">=", a.column_step, self.whole(_FAR))
         often = builder.or_(builder.and_(many, high), builder.and_(some, far))
@@ -157,7 +159,7 @@ class _Product(Writer):
     def few_rows_read_much(self) -> Any:
         """Whether strips should be wide."""
         builder, b = self.builder, self.b
-        few = builder.icmp_signed("<", self.rows, self.whole(FEW_ROWS))
+        few = builder.icmp_signed("<", self.rows, self.whole(WIDE_ROWS))
         lies = builder.icmp_signed("==", b.column_step, self.whole(1))
         # With fewer units there may be too little room for a wide strip.
         deep = builder.icmp_signed(">=", self.units, self.whole(_WIDER * WIDE_UNITS))
