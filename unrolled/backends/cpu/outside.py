@@ -60,8 +60,8 @@ _AHEAD = 4
 # or for so few rows.
 # Measured on a Xeon: 1.05 to 1.25 times the rate of gradients of 64 to 128 units' weights, and 1.1
 # to 1.25 of a product of 32 to 63 rows, in place of 32 rows for strips and none for blocks. On a
-# Zen 3 blocks of 40 to 192 rows, and beside them strips from some 50 rows on, are 1.0 to 1.38 times
-# as quick; products of 64 to 140 rows are as quick with strips as without.
+# Zen 3 blocks of 40 to 192 rows, and strips of 96 and more beside them, run at 1.0 to 1.38 times
+# the rate (40 rows of 64 columns at 0.93); other products of 64 to 140 rows are alike either way.
 FEW_ROWS, FEW_BLOCK_ROWS = (150, 192) if REGISTERS == 32 else (96, 32)
 _FEW_UNITS = 65
 # Two things are laid for less. Units that lie so many numbers apart share a few lines of the first
