@@ -207,7 +207,7 @@ def test_large_weights_of_a_single_row_have_no_second_copy(name, batch, size, ex
 def test_few_rows_are_those_of_all_steps(length, few):
     """However they are cut: by a pipeline in chunks of eight and more steps, or not at all."""
     case = Case.draw(cells.lstm, Steps.dense(length, 1), 210, 40)
-    assert dots_module.few(length, 210) == few
+    assert dots_module.few.py_func(length, 210) == few
     alone = case.both_passes(whole_passes.run, "float64")
     pipeline = case.both_passes(whole_passes.run, "float64", threads=2, pipelined=True)
     assert_close(alone, case.both_passes(reference.run), 1e-11)
@@ -217,9 +217,9 @@ def test_few_rows_are_those_of_all_steps(length, few):
 
 def test_many_rows_are_never_few():
     most = dots_module.FEW_ROWS
-    assert dots_module.few(most, 10 * most)
-    assert not dots_module.few(most, 10 * most - 1)
-    assert not dots_module.few(most + 1, 4000)
+    assert dots_module.few.py_func(most, 10 * most)
+    assert not dots_module.few.py_func(most, 10 * most - 1)
+    assert not dots_module.few.py_func(most + 1, 4000)
 
 
 # layers

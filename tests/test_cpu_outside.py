@@ -280,17 +280,27 @@ def test_nothing_behind_the_operands_is_read():
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
 
 
+@njit
+def copied_and_set(given):
+    """A copy with zeros around, one with every entry set, and that with a part of a row copied."""
+    rows, columns = given.shape
+    first = np.zeros((rows + 2, columns + 2))
+    second, third = np.empty_like(given), np.empty_like(given)
+    copy(given, first[1:-1, 1:-1])
+    set_all(second, 1.5)
+    set_all(third, 1.5)
+    copy_row(given, third, 1, 2, 4)
+    return first, second, third
+
+
 def test_copying_and_setting():
     rng = np.random.default_rng(0)
-    given, out = rng.standard_normal((3, 5)), np.empty((3, 5))
-    copy(given, out)
-    np.testing.assert_array_equal(out, given)
-    set_all(out, 1.5)
-    assert (out == 1.5).all()
-    copy_row(given, out, 1, 2, 4)
-    expected = np.full((3, 5), 1.5)
+    given, expected = rng.standard_normal((3, 5)), np.full((3, 5), 1.5)
+    copied, set_, partly = copied_and_set(given)
+    np.testing.assert_array_equal(copied, np.pad(given, 1))
+    np.testing.assert_array_equal(set_, expected)
     expected[1, 2:4] = given[1, 2:4]
-    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(partly, expected)
 
 
 def test_mixed_dtypes_are_an_error_of_compilation():

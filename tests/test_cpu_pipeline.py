@@ -253,7 +253,7 @@ def test_chunks_are_all_steps_one_after_the_other(length):
     even = [even_chunks(length, rows, 512) for rows in (0, length, 3 * length, 50 * length)]
     even += [even_chunks(length, rows, 6) for rows in (0, length, 3 * length, 50 * length)]
     for chunks in (PIPELINE, *even):
-        found = [turns_of(chunk, *chunks, length) for chunk in range(chunks.count(length))]
+        found = [turns_of.py_func(chunk, *chunks, length) for chunk in range(chunks.count(length))]
         assert found[0][0] == 0
         assert found[-1][1] == length
         assert all(end == start for (_, end), (start, _) in itertools.pairwise(found))

@@ -96,7 +96,7 @@ def test_every_number_of_rows(rows, dtype):
 @pytest.mark.parametrize("rows", [5, *range(7, 15), 22, 33])
 def test_large_matrices_have_the_largest_tiles(rows, dtype):
     K, N = (65, 4100) if rows <= TILE_ROWS else (129, 8200)
-    assert highest(rows, K * N) == TILE_ROWS
+    assert highest.py_func(rows, K * N) == TILE_ROWS
     check(K, N, rows, dtype)
 
 
@@ -181,7 +181,7 @@ def test_shares_of_the_groups_give_the_same_bits(rows, blocks):
 @pytest.mark.parametrize("rows", range(1, 40))
 @pytest.mark.parametrize("most", [TILE_ROWS, GROUP_ROWS, 5])
 def test_tiles_are_about_equally_high(rows, most):
-    high = height(rows, most)
+    high = height.py_func(rows, most)
     assert high <= most
     assert -(-rows // high) == -(-rows // most)
     assert high == -(-rows // -(-rows // high))  # none could be lower
@@ -189,7 +189,7 @@ def test_tiles_are_about_equally_high(rows, most):
 
 def heights(rows, most):
     """Of tiles, one after the other."""
-    high, found = height(rows, most), []
+    high, found = height.py_func(rows, most), []
     while sum(found) < rows:
         found.append(tile_rows.py_func(rows - sum(found), high))
     return found
@@ -212,8 +212,8 @@ def test_with_32_registers_tiles_are_about_equally_high(most, monkeypatch):
     monkeypatch.setattr(products, "_THREE_LAST", False)
     for rows in range(1, 40):
         *others, last = heights(rows, most)
-        assert set(others) <= {height(rows, most)}
-        assert 0 < last <= height(rows, most)
+        assert set(others) <= {height.py_func(rows, most)}
+        assert 0 < last <= height.py_func(rows, most)
 
 
 @pytest.mark.parametrize("width", [16, 32, 64])

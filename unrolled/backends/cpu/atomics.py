@@ -5,10 +5,11 @@ import platform
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from .emission import intrinsic as llvm
+from .inner import inner
 
 _SPINS = 5_000  # pauses before a waiting thread sleeps
 _NAP = 20 if os.name == "posix" else 1  # microseconds, or milliseconds
@@ -72,7 +73,7 @@ def pause(typing: Any) -> Any:
     return types.none(), write
 
 
-@njit
+@inner
 def wait_a_moment(moments):  # type: ignore[no-untyped-def]
     """Wait, for so many moments already; returns how many they are with this one."""
     if moments < _SPINS:
@@ -84,7 +85,7 @@ def wait_a_moment(moments):  # type: ignore[no-untyped-def]
     return moments + 1
 
 
-@njit
+@inner
 def wait(table, slot, number):  # type: ignore[no-untyped-def]
     """Wait until a slot holds this number or a larger one."""
     moments = 0

@@ -16,7 +16,7 @@ _compiled: list[Any] = []  # machine code lives as long as what stands for it in
 
 
 def compiled(
-    path: Path, name: str, about: str, dtype: np.dtype[Any], signature: str = "void(voidptr)"
+    path: Path, name: str, about: str, dtype: np.dtype[Any], signature: str = "void(int64)"
 ) -> int:
     """The address of the machine code of a function of a kernel's file.
 

@@ -10,12 +10,12 @@ import sys
 from typing import Any
 
 from llvmlite import ir
-from numba import njit
 from numba.core import errors, types
 from numba.core.typing import signature
 
 from .dot_tiles import DotTiles
 from .emission import Matrix
+from .inner import inner
 from .shared import Written, matrices_of
 from .team import in_turn
 from .vectors import REGISTERS, WIDE_ZEN, compiled, only_compiled, vector_of
@@ -31,8 +31,6 @@ LEAST_UNITS, LEAST_BYTES = 128, sys.maxsize if WIDE_ZEN else 1 << 18
 # the loop. Measured on a Xeon (64 to 1024 units): such a product takes 0.5 to 1.0 of the time. On a
 # Zen 3 48 rows of 512 units take 0.8, 64 rows of 650 or 1024 0.9.
 FEW_ROWS, _UNITS_A_ROW = 32 if REGISTERS == 32 else 64, 10
-
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "forceinline": True}
 
 
 def dots(
@@ -107,7 +105,7 @@ def _call(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
 compiled(dots, _result, _call)
 
 
-@njit(**_OPTIONS)
+@inner(forceinline=True)
 def few(rows, units):  # type: ignore[no-untyped-def]
     """Whether a product of all steps has so few rows that its weights are better left as they lie.
 
@@ -118,7 +116,7 @@ def few(rows, units):  # type: ignore[no-untyped-def]
     return rows <= FEW_ROWS and rows * _UNITS_A_ROW <= units
 
 
-@njit(**_OPTIONS)
+@inner(forceinline=True)
 def dots_of_group(  # type: ignore[no-untyped-def]
     operand, row, weights, group, width, size, blocks, out, at, column, hop, step
 ):
@@ -145,7 +143,7 @@ def dots_of_group(  # type: ignore[no-untyped-def]
         dots(weights, block * size + start, count, operand, row, 1, out, at, column + block * hop)
 
 
-@njit(**_OPTIONS)
+@inner(forceinline=True)
 def dots_of_groups(operand, row, weights, groups, width, size, blocks, out, at, step):  # type: ignore[no-untyped-def]
     """Some groups of it, each where it belongs in `out`.
 

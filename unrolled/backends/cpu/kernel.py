@@ -24,11 +24,6 @@ from .threads import run_together
 from .units import imports
 from .whole import WholeText
 
-# No array of a kernel owns its memory, so none is counted (`_nrt`): where states change places at
-# each step, that took a tenth of a step of 32 units.
-OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"},
-                           "_nrt": False, "cache": True}  # fmt: skip
-
 
 @cache
 def kernel_for(program: Program, dtype: np.dtype[Any]) -> "Kernel":
@@ -90,7 +85,6 @@ class Kernel:
             "",
             f"LANES = {vectors.lanes(self.dtype)}",
             f"real = np.{self.dtype}",
-            f"OPTIONS = {OPTIONS}",
             "know(real)",
             *functions,
         ]

@@ -75,7 +75,7 @@ class LiveText(FunctionText):
         """The function's definition."""
         yield f"def {self.function}(address):"
         place = {name: number for number, name in enumerate(self.table, FIRST)}
-        yield f"    table = table_at(address, {FIRST + len(self.table)})"
+        yield f"    table = array_at(address, ({FIRST + len(self.table)},), np.int64)"
         yield f"    reverse = table[{REVERSE}] != 0"
         for name in self.table:
             if name not in self.axes:

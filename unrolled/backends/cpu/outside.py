@@ -16,11 +16,12 @@ from functools import partial
 from typing import Any
 
 from llvmlite import ir
-from numba import njit
-from numba.core import errors, types
+from numba.core import cgutils, errors, types
 from numba.core.typing import signature
+from numba.extending import intrinsic
 
 from .emission import Matrix, fetch_line, filled, further, spread
+from .inner import inner
 from .packing import turned
 from .shared import Written, matrices_of
 from .vectors import (
@@ -426,22 +427,29 @@ compiled(product, _result, _call)
 # An assignment of slices compiles for seconds, because it can fail in words; these cannot.
 
 
-@njit(nogil=True, error_model="numpy")
+@intrinsic  # type: ignore[untyped-decorator]
+def copy_row(typing: Any, given: Any, out: Any, row: Any, begin: Any, end: Any) -> Any:
+    """`out[row, begin:end] = given[row, begin:end]`, of matrices whose rows are contiguous."""
+
+    def write(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        (given, _), (out, _) = matrices_of(context, builder, sig, arguments)
+        *_, row, begin, end = arguments
+        itemsize = sig.args[0].dtype.bitwidth // 8
+        places = (matrix.at(builder, row, begin) for matrix in (out, given))
+        cgutils.raw_memcpy(builder, *places, builder.sub(end, begin), itemsize)
+        return context.get_dummy_value()
+
+    return types.none(given, out, *(types.intp,) * 3), write
+
+
+@inner
 def copy(given, out):  # type: ignore[no-untyped-def]
-    """`out = given`, matrices of one shape."""
+    """`out = given`, matrices of one shape whose rows are contiguous."""
     for row in range(out.shape[0]):
-        for column in range(out.shape[1]):
-            out[row, column] = given[row, column]
+        copy_row(given, out, row, 0, out.shape[1])
 
 
-@njit(nogil=True, error_model="numpy")
-def copy_row(given, out, row, begin, end):  # type: ignore[no-untyped-def]
-    """`out[row, begin:end] = given[row, begin:end]`."""
-    for column in range(begin, end):
-        out[row, column] = given[row, column]
-
-
-@njit(nogil=True, error_model="numpy")
+@inner
 def set_all(out, number):  # type: ignore[no-untyped-def]
     """Every entry of a matrix becomes the number."""
     for row in range(out.shape[0]):

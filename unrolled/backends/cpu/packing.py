@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.core.typing import signature
 
 from .emission import further, shuffled
+from .inner import inner
 from .shared import Shared, matrices_of
 from .team import array_at
 from .vectors import (
@@ -116,7 +116,7 @@ def fill_changed(
     raise only_compiled("fill_changed")
 
 
-@njit(error_model="numpy", forceinline=True)
+@inner(forceinline=True)
 def _columns_of(strip, in_group, vectors, lanes, size):  # type: ignore[no-untyped-def]
     """The first column that goes into a vector of a panel, and how many there are."""
     group, place = strip // in_group, strip % in_group
@@ -124,7 +124,7 @@ def _columns_of(strip, in_group, vectors, lanes, size):  # type: ignore[no-untyp
     return place // vectors * size + start, max(0, min(lanes, size - start))
 
 
-@njit(error_model="numpy")
+@inner
 def _fill(real, weights, packed, row_step, column_step, K, N, blocks, vectors, lanes, first, last):  # type: ignore[no-untyped-def]
     size, in_group, width = N // blocks, blocks * vectors, PANEL * lanes
     first, last = first * in_group // PANEL, last * in_group // PANEL
@@ -159,7 +159,11 @@ def _fill(real, weights, packed, row_step, column_step, K, N, blocks, vectors, l
 _FILL = Shared("fill", "aawwwwwwwww", _fill)
 
 
-@njit(error_model="numpy")
+def _fill_group(real: Any, weights: Any, packed: Any, *numbers: Any) -> None:
+    raise only_compiled("_fill_group")
+
+
+@inner
 def _fill_changed(  # type: ignore[no-untyped-def]
     real, weights, packed, used, row_step, column_step, K, N, blocks, vectors, lanes, first, last,
     filled,
@@ -182,10 +186,9 @@ def _fill_changed(  # type: ignore[no-untyped-def]
             start = (block * size + group * wide) * K * words
             for word in range(columns):
                 kept[np.uint64(start + word)] = given[np.uint64(start + word)]
-        _fill(
-            real, weights, packed, row_step, column_step, K, N, blocks, vectors, lanes,
-            group, group + 1,
-        )  # fmt: skip
+        _fill_group(
+            real, weights, packed, row_step, column_step, K, N, blocks, vectors, lanes, group
+        )
 
 
 _FILL_CHANGED = Shared("fill_changed", "aaawwwwwwwwww", _fill_changed)
@@ -240,6 +243,19 @@ def _call_fill_changed(context: Any, builder: Any, sig: Any, arguments: Any) -> 
     _FILL_CHANGED.call(
         builder, vector, (*places, *shape, blocks, vectors, lanes, first, last, filled)
     )
+    return context.get_dummy_value()
+
+
+def _fill_group_result(real: Any, *others: Any) -> Any:
+    return signature(types.none, real, *(types.intp,) * len(others))
+
+
+def _call_fill_group(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+    _, weights, packed, *numbers, group = arguments
+    vector = vector_of(context, sig.args[0])
+    places = (builder.inttoptr(at, vector.element.as_pointer()) for at in (weights, packed))
+    after = builder.add(group, ir.Constant(group.type, 1))
+    _FILL.call(builder, vector, (*places, *numbers, group, after))
     return context.get_dummy_value()
 
 
@@ -325,6 +341,7 @@ def turned(builder: Any, vectors: list[Any]) -> list[Any]:
 
 
 compiled(fill, _fill_result, _call_fill)
+compiled(_fill_group, _fill_group_result, _call_fill_group)
 compiled(fill_changed, _fill_changed_result, _call_fill_changed)
 compiled(turn, _turn_result, _turn)
 compiled(lay, _lay_result, _lay)

@@ -16,11 +16,11 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from numba import njit
 
 from .. import files
 from . import team
 from .compilation import compiled
+from .inner import inner
 from .team import array_at
 
 # Numbers of 32 bits stand in 64, for which there are products of vectors; what is above is garbage
@@ -96,14 +96,14 @@ def _function(dtype: np.dtype[Any]) -> Callable[..., None]:
     return _CALL(function)
 
 
-@njit(inline="always")
+@inner(inline="always")
 def _round(c, k, number):  # type: ignore[no-untyped-def]
     p0, p1 = _M0 * (c[0] & _LOW), _M1 * (c[2] & _LOW)
     k0, k1 = k[0] + np.uint64(number) * _W0, k[1] + np.uint64(number) * _W1
     return (p1 >> _HALF) ^ c[1] ^ k0, p1, (p0 >> _HALF) ^ c[3] ^ k1, p0
 
 
-@njit(inline="always")
+@inner(inline="always")
 def philox(c, k):  # type: ignore[no-untyped-def]
     """Four random words, given the four of a counter and the two of a key; each as uint64."""
     c = _round(c, k, 0)
@@ -119,7 +119,7 @@ def philox(c, k):  # type: ignore[no-untyped-def]
     return c[0] & _LOW, c[1] & _LOW, c[2] & _LOW, c[3] & _LOW
 
 
-@njit
+@inner
 def _make(words, block, stream, k):  # type: ignore[no-untyped-def]
     """The words of some groups: the first of each, then the second of each, and so on."""
     for lane in range(_GROUPS):
@@ -131,13 +131,13 @@ def _make(words, block, stream, k):  # type: ignore[no-untyped-def]
         words[3 * _GROUPS + lane] = four[3]
 
 
-@njit
+@inner
 def _choose(mask, words, last, scale):  # type: ignore[no-untyped-def]
     for place in range(mask.size):
         mask[place] = scale if words[place] <= last else mask.dtype.type(0)
 
 
-@njit
+@inner(_nrt=True)
 def write(address, key, stream, rows, size, width, last, scale, dtype):  # type: ignore[no-untyped-def]
     """Write `scale` where a number is `last` or below it, zero elsewhere; see `write_mask`."""
     mask = array_at(address, ((rows - 1) * width + size,), dtype)

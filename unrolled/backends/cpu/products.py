@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import njit
 from numba.core import errors, types
 from numba.core.typing import signature
 
+from .inner import inner
 from .shared import Written, matrices_of
 from .tiles import PANELS, SINGLE_PANELS, TILE_ROWS, write_row, write_tile
 from .vectors import REGISTERS, WIDE_ZEN, compiled, only_compiled, vector_of
@@ -95,17 +95,16 @@ def _call(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
 compiled(_tile, _tile_result, _call)
 
 # A call would pass each array number by number, which takes a tenth of a short step.
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "forceinline": True}
 
 
-@njit(**_OPTIONS)
+@inner(forceinline=True)
 def highest(rows, numbers):  # type: ignore[no-untyped-def]
     """How many rows a tile has at most, of so many rows and a matrix of so many numbers."""
     near = _NUMBERS if rows <= TILE_ROWS else _NUMBERS_OF_MANY_ROWS
     return _LOW_ROWS if numbers <= near else TILE_ROWS
 
 
-@njit(**_OPTIONS)
+@inner(forceinline=True)
 def height(rows, most):  # type: ignore[no-untyped-def]
     """How many rows parts of at most so many have, to be about equal: 12 rows are 6 + 6."""
     if rows <= most:  # to divide takes as long as the tanh of a vector
@@ -114,7 +113,7 @@ def height(rows, most):  # type: ignore[no-untyped-def]
     return (rows + parts - 1) // parts
 
 
-@njit(**_OPTIONS)
+@inner(forceinline=True)
 def tile_rows(left, high):  # type: ignore[no-untyped-def]
     """How many rows the next tile has, where so many are left, and tiles are about so high."""
     if not _THREE_LAST:
@@ -126,7 +125,7 @@ def tile_rows(left, high):  # type: ignore[no-untyped-def]
     return TILE_ROWS - 1 if left in (10, 13) else TILE_ROWS  # 5 + 5, 5 + 5 + 3
 
 
-@njit(**_OPTIONS)
+@inner(forceinline=True)
 def multiply_group(operand, row, rows, packed, group, panels, width, out, at, step):  # type: ignore[no-untyped-def]
     """One group of a product, tile by tile of some rows, panel by panel.
 
@@ -159,7 +158,7 @@ def multiply_group(operand, row, rows, packed, group, panels, width, out, at, st
         done += taken
 
 
-@njit(**_OPTIONS)
+@inner(forceinline=True)
 def multiply(operand, row, rows, packed, groups, width, blocks, out, at, step):  # type: ignore[no-untyped-def]
     """Some rows and groups of `out = operand @ weights`.
 

@@ -30,8 +30,8 @@ _WHOLE = ir.IntType(64)
 
 # What the machine code of every kernel depends on beside the kernel's own text.
 _SOURCES = (
-    *("atomics", "denormals", "dot_tiles", "dots", "emission", "functions", "packing", "products"),
-    *("outside", "shared", "tasks", "team", "tiles", "vectors", "writing"),
+    *("atomics", "denormals", "dot_tiles", "dots", "emission", "functions", "inner", "packing"),
+    *("outside", "products", "shared", "tasks", "team", "tiles", "vectors", "writing"),
 )
 
 

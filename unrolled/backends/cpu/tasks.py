@@ -17,9 +17,8 @@ In both cases the chunks of a task are done in order, so sums have the same orde
 
 from typing import NamedTuple
 
-from numba import njit
-
 from .atomics import add, exchange, read, wait_a_moment
+from .inner import inner
 from .layout import BEFORE, LOOP
 from .team import DONE, PIPELINED
 
@@ -67,7 +66,7 @@ def even_chunks(length: int, rows: int, wanted: int) -> Chunks:
     return Chunks(each, each)
 
 
-@njit
+@inner
 def next_task(table, thread, task, chunk, first, last, chunks):  # type: ignore[no-untyped-def]
     """The task that a thread does next, and its chunk; the task `last` if all is done.
 
@@ -98,7 +97,7 @@ def next_task(table, thread, task, chunk, first, last, chunks):  # type: ignore[
         moments = wait_a_moment(moments)
 
 
-@njit
+@inner
 def _ready(table, thread, first, last, chunks):  # type: ignore[no-untyped-def]
     """A task whose next chunk a thread can do now, and what its slot holds.
 
@@ -125,14 +124,14 @@ def _ready(table, thread, first, last, chunks):  # type: ignore[no-untyped-def]
     return (found, least) if found >= 0 or left else (last, end)
 
 
-@njit
+@inner
 def turns_of(chunk, first, each, length):  # type: ignore[no-untyped-def]
     """The first turn of the loop of a chunk, and the first that is not; see `Chunks`."""
     until = first + chunk * each
     return (until - each if chunk else 0), min(until, length)
 
 
-@njit
+@inner
 def rows_of(step, stop, active, offset):  # type: ignore[no-untyped-def]
     """Where the rows of some steps begin and end, which lie one after the other."""
     if step == stop:

@@ -15,14 +15,14 @@ where the next one lies, and threads go from the one to the other.
 
 from typing import Any
 
-import numpy as np
-from numba import carray, njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from . import emission
 from .atomics import add, pause, read, wait
+from .inner import inner
 
 # The table's first slots. `BEHIND` is the address of the next table, 0 if there is none; `CUTS` is
 # an array, address and length: where the parts begin and end. `PIPELINED` and `DONE`, a slot for
@@ -37,15 +37,7 @@ ARRAYS = CUTS + 2
 _CLOSED = 1 << 32  # added to NEXT when the door is closed
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _pointer(typing: Any, address: Any) -> Any:
-    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), write
-
-
-@njit
+@inner
 def join(table):  # type: ignore[no-untyped-def]
     """Which share a thread has, and how many there are; who comes too late has none of them.
 
@@ -63,7 +55,7 @@ def join(table):  # type: ignore[no-untyped-def]
     return share, read(table, INSIDE)
 
 
-@njit
+@inner
 def enter(table):  # type: ignore[no-untyped-def]
     """The number of a thread, its share and how many there are, where all is shared by shares.
 
@@ -76,7 +68,7 @@ def enter(table):  # type: ignore[no-untyped-def]
     return share, share, shares
 
 
-@njit
+@inner
 def meet(table, shares):  # type: ignore[no-untyped-def]
     """Wait until all who share the units are here; what each has written, all see."""
     if shares > 1:
@@ -84,21 +76,21 @@ def meet(table, shares):  # type: ignore[no-untyped-def]
         wait(table, MET, (before // shares + 1) * shares)
 
 
-@njit
+@inner
 def groups_of(size, share, shares, width):  # type: ignore[no-untyped-def]
     """Of one share: the first of its groups of `width` units, and the first that is not."""
     groups = (size + width - 1) // width
     return groups * share // shares, groups * (share + 1) // shares
 
 
-@njit
+@inner
 def share_of(size, share, shares, width):  # type: ignore[no-untyped-def]
     """Of so many rows or columns, cut between multiples of `width`: one share's first and last."""
     first, last = groups_of(size, share, shares, width)
     return min(first * width, size), min(last * width, size)
 
 
-@njit
+@inner
 def in_turn(groups, number, step):  # type: ignore[no-untyped-def]
     """A step goes through the groups onwards, the next one back, and so on.
 
@@ -107,7 +99,7 @@ def in_turn(groups, number, step):  # type: ignore[no-untyped-def]
     return groups[0] + groups[1] - 1 - number if step % 2 else number
 
 
-@njit
+@inner
 def units_of(size, groups, width, lanes):  # type: ignore[no-untyped-def]
     """Of some groups: the first unit, where whole vectors end, and how many units are left."""
     first, last = groups[0] * width, min(groups[1] * width, size)
@@ -129,35 +121,52 @@ def unforeseen(typing: Any, number: Any) -> Any:
     return number(number), write
 
 
-@njit
-def table_at(address, slots):  # type: ignore[no-untyped-def]
-    """The table at an address."""
-    return carray(address, (slots,), np.int64)
+@intrinsic  # type: ignore[untyped-decorator]
+def array_at(typing: Any, address: Any, shape: Any, dtype: Any) -> Any:
+    """The C-contiguous array of this shape at an address, both whole numbers.
+
+    Numba's `carray` is three functions more to compile for each type of array.
+    """
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address, shape, _ = arguments
+        return _array(context, builder, signature.return_type, address, shape)
+
+    array = types.Array(dtype.dtype, len(shape), "C")
+    return array(types.intp, types.UniTuple(types.intp, len(shape)), dtype), write
 
 
-@njit
-def table_behind(table):  # type: ignore[no-untyped-def]
-    """The next table, of as many slots; one of none if there is no other."""
-    return carray(_pointer(table[BEHIND]), (table.size if table[BEHIND] else 0,), np.int64)
-
-
-@njit
-def vector_at(table, slot, dtype):  # type: ignore[no-untyped-def]
-    """The array of one axis that a table describes from a slot on."""
-    return carray(_pointer(table[slot]), (table[slot + 1],), dtype)
-
-
-@njit
-def array_at(address, shape, dtype):  # type: ignore[no-untyped-def]
-    """The array of this shape at an address, both whole numbers."""
-    return carray(_pointer(address), shape, dtype)
-
-
-@njit
-def rows_at(address, row, shape, dtype):  # type: ignore[no-untyped-def]
+@intrinsic  # type: ignore[untyped-decorator]
+def rows_at(typing: Any, address: Any, row: Any, shape: Any, dtype: Any) -> Any:
     """The array of this shape whose rows from `row` on lie at an address; none is before."""
-    before = row * shape[1] * array_at(address, shape, dtype).itemsize
-    return array_at(address - before, shape, dtype)
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address, row, shape, _ = arguments
+        return _array(context, builder, signature.return_type, address, shape, row)
+
+    array = types.Array(dtype.dtype, len(shape), "C")
+    sizes = types.UniTuple(types.intp, len(shape))
+    return array(types.intp, types.intp, sizes, dtype), write
+
+
+def _array(context: Any, builder: Any, kind: Any, address: Any, shape: Any, row: Any = None) -> Any:
+    """An array of contiguous rows; that with the given number lies at the address."""
+    itemsize = context.get_constant(types.intp, kind.dtype.bitwidth // 8)
+    strides = [itemsize]
+    for size in reversed(cgutils.unpack_tuple(builder, shape)[1:]):
+        strides.insert(0, builder.mul(size, strides[0]))
+    if row is not None:
+        address = builder.sub(address, builder.mul(row, strides[0]))
+    array = context.make_array(kind)(context, builder)
+    arrayobj.populate_array(
+        array,
+        data=builder.inttoptr(address, context.get_data_type(kind.dtype).as_pointer()),
+        shape=shape,
+        strides=cgutils.pack_array(builder, strides),
+        itemsize=itemsize,
+        meminfo=None,
+    )
+    return array._getvalue()
 
 
 @intrinsic  # type: ignore[untyped-decorator]

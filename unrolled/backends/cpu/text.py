@@ -44,7 +44,7 @@ class FunctionText(UnitText):
 
     def lines(self) -> Iterator[str]:
         """The function's definition."""
-        yield "@njit(**OPTIONS)"
+        yield '@inner(fastmath={"contract"})'
         yield f"def {self.function}("
         sharing: tuple[str, ...] = ()
         if self.section == LOOP:

@@ -54,6 +54,7 @@ _OFFERED = {
     "denormals": ("flush_denormals", "restore_mode"),
     "dots": ("dots", "dots_of_group", "dots_of_groups", "few"),
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),
+    "inner": ("inner",),
     "outside": ("copy", "copy_row", "product", "set_all"),
     "packing": ("fill", "fill_changed"),
     "products": ("GROUP_ROWS", "height", "multiply", "multiply_group"),
@@ -61,7 +62,7 @@ _OFFERED = {
     "tasks": ("next_task", "rows_of", "turns_of"),
     "team": (
         *("array_at", "enter", "groups_of", "in_turn", "meet", "rows_at", "share_of"),
-        *("table_at", "table_behind", "unforeseen", "units_of", "vector_at", "window"),
+        *("unforeseen", "units_of", "window"),
     ),
     "vectors": (
         *("absolute", "added_up", "fetch", "first_part", "load", "load_part", "maximum", "minimum"),
@@ -95,7 +96,6 @@ _TAKEN = {
         "lengths",
         "min",
         "mode",
-        "njit",
         "np",
         "number",
         "offset",
@@ -352,7 +352,6 @@ def imports(lines: Iterable[str]) -> Iterator[str]:
     """The imports that the text of a kernel's functions needs."""
     used = {"know"} | set(re.findall(r"[a-z_]+(?=\()|[A-Z]+_[A-Z]+", "\n".join(lines)))
     yield "import numpy as np"
-    yield "from numba import njit"
     yield ""
     for module, offered in _OFFERED.items():
         if names := [name for name in offered if name in used]:

@@ -39,7 +39,7 @@ from .tables import (
     written_sum,
 )
 from .tasks import FEW, MANY, PIPELINE, Chunks, even_chunks
-from .team import CUTS, FILLED, PARTS, PIPELINED, REVERSE, SHARES
+from .team import BEHIND, CUTS, FILLED, PARTS, PIPELINED, REVERSE, SHARES
 from .text import FunctionText, loop_products, lying
 from .units import parameters_of, width_of
 from .vectors import WIDE_ZEN, lanes
@@ -213,22 +213,22 @@ class WholeText(ProductText):
     def lines(self) -> Iterator[str]:
         """The function's definition."""
         yield f"def {self.function}(address):"
-        yield f"    table = table_at(address, {FIRST + len(self.table)})"
-        yield "    while table.size:"
+        yield "    while address:"
+        yield f"        table = array_at(address, ({FIRST + len(self.table)},), np.int64)"
         yield "        thread, share, shares = enter(table)"
         yield "        if share < shares:"
         yield from (f"            {line}" for line in self._names())
         yield "            mode = flush_denormals()"
         yield from (f"            {line}" for line in self._chunks())
         yield "            restore_mode(mode)"
-        yield "        table = table_behind(table)"
+        yield f"        address = table[{BEHIND}]"
 
     def _names(self) -> Iterator[str]:
         """What the table holds gets its names."""
         place = {name: number for number, name in enumerate(self.table, FIRST)}
         yield f"reverse = table[{REVERSE}] != 0"
         yield f"threads = table[{SHARES}]"
-        yield f"cuts = vector_at(table, {CUTS}, np.int64)"
+        yield f"cuts = array_at(table[{CUTS}], (table[{CUTS + 1}],), np.int64)"
         for name in (*COUNTS, UNITS_SHARED, *CHUNKS, *self.lying.values(), *self.letters):
             yield f"{name} = table[{place[name]}]"
         for name in STEPS:
