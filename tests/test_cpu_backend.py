@@ -1,15 +1,18 @@
 """The CPU kernels against the reference, which is the truth."""
 
+import gc
 import logging
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import whole_passes
 from hypothesis import given, settings
+from numba.core.errors import TypingError
 from own_cells import OWN_CELLS
 from passes import Case, assert_close
 from random_cells import random_cells
@@ -18,6 +21,7 @@ import unrolled
 from unrolled import Cell, cells
 from unrolled.backends import cpu, files, reference
 from unrolled.backends.cpu import kernel, sharing, team, threads
+from unrolled.backends.cpu.compilation import machine_code
 from unrolled.backends.cpu.tables import Extent, Table
 from unrolled.backends.cpu.units import ADDED_UP, OPERATIONS
 from unrolled.backends.steps import Steps
@@ -348,6 +352,26 @@ def test_the_announcement_is_a_log_record(tmp_path, monkeypatch, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "Unrolled compiles the CPU kernel of simple (float64), once: some seconds."
     ]
+
+
+@pytest.mark.parametrize("collects", [True, False])
+@pytest.mark.parametrize("known", [True, False])
+def test_no_garbage_is_collected_while_a_kernel_is_compiled(tmp_path, collects, known):
+    path = tmp_path / f"nothing_{collects}_{known}.py"
+    result = "None" if known else "unknown"
+    path.write_text(f"""
+import gc
+assert not gc.isenabled()
+def nothing(address):
+    return {result}
+""")
+    (gc.enable if collects else gc.disable)()
+    try:
+        with nullcontext() if known else pytest.raises(TypingError, match="unknown"):
+            machine_code(path, "nothing", "void(int64)")
+        assert gc.isenabled() == collects
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("count", [1, 2])

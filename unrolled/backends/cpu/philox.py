@@ -13,14 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import numba
 import numpy as np
 
 from .. import files
-from . import team
 from .compilation import compiled
 from .inner import inner
+from .shared import foundations
 from .team import array_at
 
 # Numbers of 32 bits stand in 64, for which there are products of vectors; what is above is garbage
@@ -90,8 +88,8 @@ def write_mask(
 @cache
 def _function(dtype: np.dtype[Any]) -> Callable[..., None]:
     """The compiled function for a dtype."""
-    sources = [Path(str(name)).read_text(encoding="utf-8") for name in (__file__, team.__file__)]
-    path = files.write("masks", _TEXT, (numba.__version__, llvmlite.__version__, *sources))
+    own = Path(__file__).read_text(encoding="utf-8")
+    path = files.write("masks", _TEXT, (own, *foundations()))
     function = compiled(path, f"mask_{dtype}", "random masks", dtype, _SIGNATURE)
     return _CALL(function)
 
