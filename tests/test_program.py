@@ -271,7 +271,9 @@ def assert_a_listing_computes_the_program(cell):
         with np.errstate(all="ignore"):
             for name, text in equations_of(str(program)).items():
                 text = re.sub(r"\|(\w+)\|", lambda size: str(case.sizes[size[1]]), text)
-                values[name] = eval(text.replace("ᵀ", ".T"), {"__builtins__": {}}, values)
+                found = eval(text.replace("ᵀ", ".T"), {"__builtins__": {}}, values)
+                # Behind its line stands how many units it has: a number may be that of each.
+                values[name] = np.broadcast_to(found, case.sizes.get(program.sizes[name], 1))
         return values
 
     def compare(program, given, result):
@@ -300,6 +302,18 @@ def assert_a_listing_computes_the_program(cell):
 
 @every_cell
 def test_the_listing_says_what_the_program_does(cell):
+    assert_a_listing_computes_the_program(cell)
+
+
+def test_a_number_that_a_product_reads_is_that_of_each_unit():
+    cell = Cell.parse("""
+def f(x, h_prev, *, W, b):
+    u = W.u @ x
+    h = tanh(W.h @ x + b.h * mean(u) + h_prev)
+    return h
+""")
+    adjoint = differentiate(cell.forward)
+    assert "    du = sum(dh_pre * b.h) / |H_u|  # H_u" in squeezed(str(adjoint))
     assert_a_listing_computes_the_program(cell)
 
 
