@@ -76,17 +76,17 @@ class LiveText(FunctionText):
         yield f"def {self.function}(address):"
         place = {name: number for number, name in enumerate(self.table, FIRST)}
         yield f"    table = array_at(address, ({FIRST + len(self.table)},), np.int64)"
-        yield f"    reverse = table[{REVERSE}] != 0"
+        yield f"    reverse = held(table, {REVERSE}) != 0"
         for name in self.table:
             if name not in self.axes:
-                yield f"    {name} = table[{place[name]}]"
+                yield f"    {name} = held(table, {place[name]})"
         for name, axes in self.axes.items():
-            yield f"    {name} = array_at(table[{place[name]}], {written_shape(axes)}, real)"
+            yield f"    {name} = array_at(held(table, {place[name]}), {written_shape(axes)}, real)"
         yield "    part, first, last, rows = 0, 0, batch, batch"
         yield "    begin, share, shares = 0, 0, 1"
         yield "    mode = flush_denormals()"
         for state, given in zip(self.layout.states.values(), self.given, strict=True):
-            yield f"    if table[{place[given]}] != 0:"
+            yield f"    if held(table, {place[given]}) != 0:"
             yield f"        copy({given}, {state})"
             yield "    else:"
             yield f"        set_all({state}, 0.0)"

@@ -50,7 +50,7 @@ class ProductText:
 
     def _there(self, array: str) -> str:
         """Whether the caller has given an array."""
-        return f"table[{FIRST + self.pointers.index(array)}] != 0"
+        return f"held(table, {FIRST + self.pointers.index(array)}) != 0"
 
     def _if_any(self, arrays: Sequence[str], lines: Iterable[str]) -> Iterator[str]:
         yield f"if {' or '.join(map(self._there, arrays))}:"
@@ -103,7 +103,7 @@ class ProductText:
                 used = f"used_{number}"
                 self.axes[used] = shape
                 self.lasting |= {packed, used}
-                fill = f"fill_changed({{}}.T, {how}, {used}, table[{FILLED}])"
+                fill = f"fill_changed({{}}.T, {how}, {used}, held(table, {FILLED}))"
         else:
             weights, start = f"stacked_{number}", list[str]()
             self.axes[weights] = shape

@@ -17,7 +17,7 @@ In both cases the chunks of a task are done in order, so sums have the same orde
 
 from typing import NamedTuple
 
-from .atomics import add, exchange, read, wait_a_moment
+from .atomics import add, exchange, held, read, wait_a_moment
 from .inner import inner
 from .layout import BEFORE, LOOP
 from .team import DONE, PIPELINED
@@ -79,7 +79,7 @@ def next_task(table, thread, task, chunk, first, last, chunks):  # type: ignore[
         last: the first that there is not any more.
         chunks: how many there are.
     """
-    if not table[PIPELINED]:
+    if not held(table, PIPELINED):
         if task < 0:
             return first, 0
         if task + 1 < last:

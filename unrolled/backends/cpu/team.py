@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from . import emission
-from .atomics import add, pause, read, wait
+from .atomics import add, held, pause, read, wait
 from .inner import inner
 
 # The table's first slots. `BEHIND` is the address of the next table, 0 if there is none; `CUTS` is
@@ -46,11 +46,11 @@ def join(table):  # type: ignore[no-untyped-def]
     share = add(table, NEXT, 1)
     if share == 0:
         pauses = 0
-        while pauses < table[PATIENCE] and read(table, NEXT) < table[SHARES]:
+        while pauses < held(table, PATIENCE) and read(table, NEXT) < held(table, SHARES):
             pause()
             pauses += 1
-        add(table, INSIDE, min(add(table, NEXT, _CLOSED), table[SHARES]))
-    elif share < table[SHARES]:
+        add(table, INSIDE, min(add(table, NEXT, _CLOSED), held(table, SHARES)))
+    elif share < held(table, SHARES):
         wait(table, INSIDE, 1)
     return share, read(table, INSIDE)
 
@@ -61,10 +61,10 @@ def enter(table):  # type: ignore[no-untyped-def]
 
     Of a single share the first thread has all. So has each thread of a pipeline.
     """
-    if table[PIPELINED]:
+    if held(table, PIPELINED):
         thread = add(table, NEXT, 1)
-        return thread, (0 if thread < table[SHARES] else 1), 1
-    share, shares = join(table) if table[SHARES] > 1 else (add(table, NEXT, 1), 1)
+        return thread, (0 if thread < held(table, SHARES) else 1), 1
+    share, shares = join(table) if held(table, SHARES) > 1 else (add(table, NEXT, 1), 1)
     return share, share, shares
 
 

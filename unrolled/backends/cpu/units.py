@@ -51,6 +51,7 @@ ADDED_UP: dict[str, str] = {"sum": "added_up({0})", "mean": f"added_up({{0}}) * 
 
 # Module of the backend → what a kernel may take from it.
 _OFFERED = {
+    "atomics": ("held",),
     "denormals": ("flush_denormals", "restore_mode"),
     "dots": ("dots", "dots_of_group", "dots_of_groups", "few"),
     "functions": ("exp", "log", "power", "relu", "sigmoid", "softplus", "tanh"),

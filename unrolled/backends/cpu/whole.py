@@ -221,25 +221,25 @@ class WholeText(ProductText):
         yield "            mode = flush_denormals()"
         yield from (f"            {line}" for line in self._chunks())
         yield "            restore_mode(mode)"
-        yield f"        address = table[{BEHIND}]"
+        yield f"        address = held(table, {BEHIND})"
 
     def _names(self) -> Iterator[str]:
         """What the table holds gets its names."""
         place = {name: number for number, name in enumerate(self.table, FIRST)}
-        yield f"reverse = table[{REVERSE}] != 0"
-        yield f"threads = table[{SHARES}]"
-        yield f"cuts = array_at(table[{CUTS}], (table[{CUTS + 1}],), np.int64)"
+        yield f"reverse = held(table, {REVERSE}) != 0"
+        yield f"threads = held(table, {SHARES})"
+        yield f"cuts = array_at(held(table, {CUTS}), (held(table, {CUTS + 1}),), np.int64)"
         for name in (*COUNTS, UNITS_SHARED, *CHUNKS, *self.lying.values(), *self.letters):
-            yield f"{name} = table[{place[name]}]"
+            yield f"{name} = held(table, {place[name]})"
         for name in STEPS:
             shape = written_shape((BATCH if name == "lengths" else LENGTH,))
-            yield f"{name} = array_at(table[{place[name]}], {shape}, np.int64)"
+            yield f"{name} = array_at(held(table, {place[name]}), {shape}, np.int64)"
         for name, axes in self.axes.items():
             if axes[0] != HERE:
-                yield f"{name} = array_at(table[{place[name]}], {written_shape(axes)}, real)"
+                yield f"{name} = array_at(held(table, {place[name]}), {written_shape(axes)}, real)"
         for name in self._special:
-            sizes = ", ".join(f"table[{place[axis_of(name, axis)]}]" for axis in (0, 1))
-            yield f"{name} = array_at(table[{place[name]}], ({sizes}), real)"
+            sizes = ", ".join(f"held(table, {place[axis_of(name, axis)]})" for axis in (0, 1))
+            yield f"{name} = array_at(held(table, {place[name]}), ({sizes}), real)"
         for packed, lies in self.lying.items():
             yield f"if {lies}:"
             yield f"    {packed} = {self._where_it_lies(self.packed[packed], place)}"
@@ -251,16 +251,16 @@ class WholeText(ProductText):
         ((family, above, width, heights),) = self._stretches(product.blocks)
         shape = f"({written_sum(heights)}, {width})"
         before = f"-({written_sum(above)})" if above else "0"
-        return f"rows_at(table[{place[family]}], {before}, {shape}, real)"
+        return f"rows_at(held(table, {place[family]}), {before}, {shape}, real)"
 
     def _names_here(self) -> Iterator[str]:
         """What holds rows of a chunk only is numbered as if it held those of all steps."""
         place = {name: number for number, name in enumerate(self.table, FIRST)}
-        yield f"row_here = 0 if table[{PIPELINED}] else begin"
+        yield f"row_here = 0 if held(table, {PIPELINED}) else begin"
         for name, axes in self.axes.items():
             if axes[0] == HERE:
                 shape = written_shape(axes)
-                yield f"{name} = rows_at(table[{place[name]}], row_here, {shape}, real)"
+                yield f"{name} = rows_at(held(table, {place[name]}), row_here, {shape}, real)"
 
     def _chunks(self) -> Iterator[str]:
         """Chunk by chunk of steps, task after task; see `tasks`."""
@@ -269,7 +269,7 @@ class WholeText(ProductText):
         yield f"task, chunk = next_task(table, thread, np.int64(-1), np.int64(0), {between})"
         yield f"while task < {last}:"
         if first == BEFORE:  # who is behind reads what the chunk before has left
-            yield f"    if task == {first} and not table[{PIPELINED}]:"
+            yield f"    if task == {first} and not held(table, {PIPELINED}):"
             yield f"        {MEET}"
         yield f"    turn, until = turns_of(chunk, first_turns, turns_each, {LENGTH})"
         back, onwards = f"({LENGTH} - until, {LENGTH} - turn)", "(turn, until)"
@@ -342,7 +342,7 @@ class WholeText(ProductText):
         yield "    start, stride, of_units, sharing = 0, 1, share, shares"
         yield "else:"
         yield "    start, stride, of_units, sharing = share, shares, 0, 1"
-        yield f"for part in range(start, table[{PARTS}], stride):"
+        yield f"for part in range(start, held(table, {PARTS}), stride):"
         taken = "part, cuts[part], cuts[part + 1], turn, until, of_units, sharing, table"
         taken = ", ".join((taken, *self.lying.values()))
         yield from (f"    {line}" for line in self._call("loop", taken))
