@@ -20,7 +20,7 @@ from random_cells import random_cells
 import unrolled
 from unrolled import Cell, cells
 from unrolled.backends import cpu, files, reference
-from unrolled.backends.cpu import kernel, sharing, team, threads
+from unrolled.backends.cpu import kernel, memory, sharing, team, threads
 from unrolled.backends.cpu.compilation import machine_code
 from unrolled.backends.cpu.tables import Extent, Table
 from unrolled.backends.cpu.units import ADDED_UP, OPERATIONS
@@ -103,6 +103,44 @@ def test_a_state_that_products_before_the_loop_need_is_handed_on(recompute):
     )
     for steps in (Steps.dense(4, 3), Steps.dense(1, 1), RAGGED):
         case = Case.draw(cell, steps, 5, 17)
+        for reverse in (False, True):
+            expected = case.both_passes(reference.run, reverse=reverse)
+            found = case.both_passes(cpu.run, reverse=reverse, recompute=recompute)
+            assert_close(found, expected, 1e-11)
+
+
+@pytest.mark.parametrize("recompute", ["cheap", False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        """def in_a_row(x, h_prev, *, A, B, W, U):
+            h = tanh(W.h @ (B.k @ (A.v @ x)) + U.h @ h_prev)
+            return h""",
+        """def forked(x, h_prev, *, A, B, D, E, F, U):
+            e = tanh(E.e @ x)
+            v = A.v @ e
+            u = B.u @ v
+            z = tanh(F.z @ v)
+            h = tanh(D.h @ u + D.h @ e + z + U.h @ h_prev)
+            return h""",
+        """def handed_on(x, h_prev, c_prev, *, A, B, U):
+            c = A.c @ x
+            h = tanh(B.h @ c + U.h @ h_prev + U.h @ c_prev)
+            return h, c""",
+    ],
+)
+def test_products_directly_behind_each_other(text, recompute, monkeypatch):
+    """What one leaves is read by the next, and not a copy of it that is made later."""
+    empty = memory.empty
+
+    def of_nothing(shape, dtype):
+        array = empty(shape, dtype)
+        array.view(np.uint8)[...] = 0xFF  # NaN
+        return array
+
+    monkeypatch.setattr(memory, "empty", of_nothing)
+    for steps in (Steps.dense(4, 3), RAGGED):
+        case = Case.draw(Cell.parse(text), steps, 5, 7)
         for reverse in (False, True):
             expected = case.both_passes(reference.run, reverse=reverse)
             found = case.both_passes(cpu.run, reverse=reverse, recompute=recompute)

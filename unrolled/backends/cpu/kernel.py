@@ -15,9 +15,10 @@ from .. import files
 from ..steps import Array, Result, Steps
 from . import vectors
 from .compilation import compiled
-from .layout import AFTER, BEFORE, LOOP, Layout
+from .layout import Layout
 from .plan import Pass, Plan
 from .shared import foundations
+from .slabs import AFTER, BEFORE, LOOP
 from .tables import Table
 from .text import FunctionText
 from .threads import run_together

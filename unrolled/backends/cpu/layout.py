@@ -21,42 +21,7 @@ from ...language.sizes import ONE
 from ...program import Instruction, Total
 from ...schedule import Product, Schedule
 from .packing import wide_group
-
-BEFORE, LOOP, AFTER = range(3)
-GRADIENTS = 3  # of parameters: what follows the sections
-
-
-@dataclass(frozen=True)
-class Slab:
-    """An array that holds values side by side.
-
-    Attributes:
-        name: its name in the kernel.
-        values: what its columns hold.
-        steps: whether it has rows for all steps, or for one step of the batch.
-        scratch: whether it is needed within a run only; then it has one row for each thread.
-        tile: whether it holds a tile of a product only, one for each thread.
-    """
-
-    name: str
-    values: tuple[str, ...]
-    steps: bool
-    scratch: bool = False
-    tile: bool = False
-
-
-@dataclass(frozen=True)
-class Segment:
-    """The work unit by unit of one stage on vectors of one size, and what is summed of it.
-
-    `copies` are values that nothing computes here and that are only put into another array;
-    `numbers` are scalars that are put into one.
-    """
-
-    size: str
-    instructions: tuple[Instruction, ...]
-    copies: tuple[str, ...] = ()
-    numbers: tuple[str, ...] = ()
+from .slabs import AFTER, BEFORE, LOOP, Segment, Slab
 
 
 @dataclass
@@ -429,22 +394,41 @@ class Layout:
             for number, stage in enumerate(stages):
                 for product in stage.products:
                     if self.results[product] not in self.states.values():
-                        where = (LOOP, 0) if section == BEFORE else (section, number)
-                        places |= dict.fromkeys(product.results, where)
+                        early = self.made_before.intersection(product.results)
+                        for value in product.results:
+                            late = section == BEFORE and value not in early
+                            places[value] = (LOOP, 0) if late else (section, number)
         for value, (section, number) in places.items():
             if value not in computed and (self.homes(value) or value in handed_on):
                 yield value, section, number
 
     @property
     def made_before(self) -> set[str]:
-        """The values that segments compute before the loop."""
-        return {i.name for stage in self.schedule.before for i in stage.instructions}
+        """What segments write before the loop: what they compute, and what products there read."""
+        stages = self.schedule.before
+        computed = {i.name for stage in stages for i in stage.instructions}
+        return computed | {
+            value
+            for number, stage in enumerate(stages)
+            for product in stage.products
+            for value in product.results
+            if self._read_by(value, BEFORE, number) is not None
+        }
+
+    def _read_by(self, value: str, section: int, stage: int) -> int | None:
+        """The first stage behind one whose products read a value; None if there is none."""
+        for number, later in enumerate(self.sections[section][stage + 1 :], stage + 1):
+            if any(value in product.operands for product in later.products):
+                return number
+        return None
 
     def _copy(self, value: str, section: int, earliest: int) -> None:
-        """Copy a value where a segment of its size runs anyway, else in a segment of its own."""
-        size = self.schedule.program.sizes[value]
-        stages = range(earliest, len(self.sections[section]))
-        for number in stages:
+        """Copy a value where a segment of its size runs anyway, else in a segment of its own.
+
+        A product that reads it, side by side with others, must find it there.
+        """
+        size, end = self.schedule.program.sizes[value], len(self.sections[section])
+        for number in range(earliest, self._read_by(value, section, earliest) or end):
             for position, segment in enumerate(self.segments[section, number]):
                 if segment.size == size:
                     self.segments[section, number][position] = Segment(

@@ -21,8 +21,9 @@ from .. import files
 from ..blocks import lying_together
 from . import vectors
 from .compilation import compiled
-from .layout import LOOP, Layout
+from .layout import Layout
 from .shared import foundations
+from .slabs import LOOP
 from .tables import (
     ALL_ROWS,
     BATCH,

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from .atomics import add, exchange, held, read, wait_a_moment
 from .inner import inner
-from .layout import BEFORE, LOOP
+from .slabs import BEFORE, LOOP
 from .team import DONE, PIPELINED
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 
 from ...schedule import Product
 from ..blocks import lying_together
-from .layout import LOOP, Layout, Segment
+from .layout import Layout
 from .packing import PANEL
+from .slabs import LOOP, Segment
 from .units import UnitText
 
 STEPS = ("reverse", "active", "offset", "lengths")

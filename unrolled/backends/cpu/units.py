@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from ...language.operations import REDUCTIONS
 from ...language.sizes import ONE
 from ...program import STEP_NUMBER, Argument, Instruction
-from .layout import LOOP, Layout, Segment
+from .layout import Layout
+from .slabs import LOOP, Segment
 
 # Operation → how a kernel writes it, for vectors of units and for numbers.
 OPERATIONS: dict[str, str] = {

@@ -16,12 +16,13 @@ from math import prod
 
 from ...schedule import Product
 from .dots import LEAST_BYTES, LEAST_UNITS
-from .layout import AFTER, BEFORE, GRADIENTS, LOOP, Layout
+from .layout import Layout
 from .outside import room_for_block, room_for_strip
 from .packing import packed_shape
 from .product_text import MEET, ONES, ProductText, window
 from .products import GROUP_ROWS
 from .sharing import SECOND_CACHE
+from .slabs import AFTER, BEFORE, GRADIENTS, LOOP
 from .tables import (
     ALL_ROWS,
     BATCH,
