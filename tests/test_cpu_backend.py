@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+import plain_kernels
 import pytest
 import whole_passes
 from hypothesis import given, settings
@@ -29,9 +30,31 @@ from unrolled.backends.steps import Steps
 pytestmark = pytest.mark.usefixtures("small_chunks")  # `test_cpu_whole` is about a single one
 TOLERANCE = {"float64": 1e-11, "float32": 2e-5}
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
-QUICK = {"lstm", "gru_original", "stages"}  # compiled in a quick run in every way
-IN_ONE_WAY = {"simple", "gru", "peephole_lstm", "projected_lstm"}  # in float64 only
+# Compiled in a quick run, in which `test_plain_kernels` has all of them.
+QUICK = {"lstm", "stages"}  # in every way
+IN_ONE_WAY = {"gru"}  # in float64 only
 RAGGED = Steps(np.array([8, 8, 6, 3, 3, 1, 1]), 9)  # the ninth row has no step at all
+LONG = Steps(np.array([3] * 20 + [2] * 25 + [1] * 30), 4)  # several chunks of a pipeline
+
+# By machine code, and in a quick run by the same text as plain Python.
+by_either = pytest.mark.parametrize(
+    "run",
+    [plain_kernels.run, pytest.param(cpu.run, marks=pytest.mark.slow)],
+    ids=["plain", "compiled"],
+)
+
+
+@pytest.fixture
+def memory_of_nothing(monkeypatch):
+    """Arrays hold NaN until somebody has written to them."""
+    empty = memory.empty
+
+    def of_nothing(shape, dtype):
+        array = empty(shape, dtype)
+        array.view(np.uint8)[...] = 0xFF
+        return array
+
+    monkeypatch.setattr(memory, "empty", of_nothing)
 
 
 def sizes_for(cell, hidden_size):
@@ -82,18 +105,23 @@ def test_recomputing_gives_the_same(cell):
 
 
 @pytest.mark.slow
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(random_cells())
 def test_cells_that_no_one_thought_of(cell):
+    """Compiled; `test_plain_kernels` has many more."""
     for steps in (Steps.dense(4, 3), RAGGED):
         case = Case.draw(cell, steps, 5, 5)
         expected = case.both_passes(reference.run)
         assert_close(case.both_passes(cpu.run), expected, 1e-10)
         assert_close(case.both_passes(cpu.run, recompute=True), expected, 1e-10)
+    case = Case.draw(cell, LONG, 5, 5)
+    found = case.both_passes(whole_passes.run, pipelined=True, threads=2)
+    assert_close(found, case.both_passes(reference.run), 1e-9)
 
 
+@by_either
 @pytest.mark.parametrize("recompute", [False, True])
-def test_a_state_that_products_before_the_loop_need_is_handed_on(recompute):
+def test_a_state_that_products_before_the_loop_need_is_handed_on(run, recompute):
     """No state goes into it, so it is there before the loop, which must hand it on all the same."""
     cell = Cell.parse(
         """def ahead(x, c_prev, *, W, U, V):
@@ -105,10 +133,11 @@ def test_a_state_that_products_before_the_loop_need_is_handed_on(recompute):
         case = Case.draw(cell, steps, 5, 17)
         for reverse in (False, True):
             expected = case.both_passes(reference.run, reverse=reverse)
-            found = case.both_passes(cpu.run, reverse=reverse, recompute=recompute)
+            found = case.both_passes(run, reverse=reverse, recompute=recompute)
             assert_close(found, expected, 1e-11)
 
 
+@by_either
 @pytest.mark.parametrize("recompute", ["cheap", False, True])
 @pytest.mark.parametrize(
     "text",
@@ -129,21 +158,13 @@ def test_a_state_that_products_before_the_loop_need_is_handed_on(recompute):
             return h, c""",
     ],
 )
-def test_products_directly_behind_each_other(text, recompute, monkeypatch):
+def test_products_directly_behind_each_other(text, recompute, run, memory_of_nothing):
     """What one leaves is read by the next, and not a copy of it that is made later."""
-    empty = memory.empty
-
-    def of_nothing(shape, dtype):
-        array = empty(shape, dtype)
-        array.view(np.uint8)[...] = 0xFF  # NaN
-        return array
-
-    monkeypatch.setattr(memory, "empty", of_nothing)
     for steps in (Steps.dense(4, 3), RAGGED):
         case = Case.draw(Cell.parse(text), steps, 5, 7)
         for reverse in (False, True):
             expected = case.both_passes(reference.run, reverse=reverse)
-            found = case.both_passes(cpu.run, reverse=reverse, recompute=recompute)
+            found = case.both_passes(run, reverse=reverse, recompute=recompute)
             assert_close(found, expected, 1e-11)
 
 
@@ -202,7 +223,7 @@ def test_a_thread_that_comes_too_late_does_nothing():
 def come(delays, patience, inside):
     """Does a pass by threads that come after so many seconds each; adds how many were let in."""
 
-    def run_whole(kernel, table):
+    def run_whole(kernel, table, extent):
         table.numbers[team.PATIENCE] = patience
         whole_passes.run_by_threads(kernel, table, delays)
         inside.append(table.numbers[team.INSIDE])

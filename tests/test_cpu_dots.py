@@ -146,7 +146,7 @@ def test_both_passes_equal_the_reference(cell):
     seen = set()
 
     def run(program, *given, **options):
-        def run_whole(kernel, table):
+        def run_whole(kernel, table, extent):
             seen.update(lying(program, table))
             kernel.run_whole([table], options["threads"])
 

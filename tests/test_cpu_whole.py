@@ -1,12 +1,11 @@
 """A whole pass by one call against the reference, for every cell."""
 
 import numpy as np
+import plain_kernels
 import pytest
 import whole_passes
-from hypothesis import given, settings
 from own_cells import OWN_CELLS
 from passes import Case, assert_close
-from random_cells import random_cells
 
 from unrolled import Cell, cells, layer_norm
 from unrolled.backends import cpu, reference
@@ -83,18 +82,14 @@ def test_recomputing_gives_the_same(cell, dtype):
     assert_close(found, expected, TOLERANCE[dtype])
 
 
-@pytest.mark.slow
-@settings(max_examples=5, deadline=None, derandomize=True)
-@given(random_cells())
-def test_cells_that_no_one_thought_of(cell):
-    case = Case.draw(cell, Steps.dense(4, 3), 5, 5)
-    expected = case.both_passes(reference.run)
-    assert_close(case.both_passes(whole_passes.run), expected, 1e-10)
-
-
-def test_a_size_of_its_own_and_blocks_scattered_over_families():
+@pytest.mark.parametrize(
+    "run",
+    [plain_kernels.run, pytest.param(whole_passes.run, marks=pytest.mark.slow)],
+    ids=["plain", "compiled"],
+)
+def test_a_size_of_its_own_and_blocks_scattered_over_families(run):
     case = Case.draw(cells.projected_lstm, Steps.dense(5, 4), 7, {"h": 3, "c": 18})
-    assert_close(case.both_passes(whole_passes.run), case.both_passes(reference.run), 1e-12)
+    assert_close(case.both_passes(run), case.both_passes(reference.run), 1e-12)
     cell = Cell.parse(
         """def scattered(x, h_prev, *, U, V, W, b):
             a = tanh(U.a @ x + V.a @ h_prev + b.a)
@@ -103,7 +98,7 @@ def test_a_size_of_its_own_and_blocks_scattered_over_families():
             return h"""
     )
     case = Case.draw(cell, Steps.dense(5, 4), 9, 9)
-    assert_close(case.both_passes(whole_passes.run), case.both_passes(reference.run), 1e-12)
+    assert_close(case.both_passes(run), case.both_passes(reference.run), 1e-12)
 
 
 @pytest.mark.parametrize("name", ["lstm", "deep_input"])

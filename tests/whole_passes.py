@@ -31,8 +31,8 @@ def run(
 
     With `zeros_given` the function is given no states, which means zeros. `work` is how much a step
     of a row is taken to be: a little, and threads do not share its units. With `pipelined` one
-    thread has the loop, and another one what stands outside. `run_whole(kernel, table)` may do the
-    pass in a way of its own.
+    thread has the loop, and another one what stands outside. `run_whole(kernel, table, extent)` may
+    do the pass in a way of its own.
     """
     dtype = inputs[0].dtype
     kernel = kernel_for(program, dtype)
@@ -62,7 +62,7 @@ def run(
     for place, name in enumerate(text.pointers, FIRST):
         table.numbers[place] = 0 if name in unwanted else arrays[name].ctypes.data
     if run_whole is not None:
-        run_whole(kernel, table)
+        run_whole(kernel, table, extent)
     else:
         kernel.run_whole([table], threads)
     return Result(

@@ -164,7 +164,6 @@ class ProductText:
 
     def _gradients(self) -> Iterator[str]:
         started: set[str] = set()
-        yield MEET
         for outer in self.layout.schedule.outers:
             yield f"# {outer}"
             for family, lines in self._outer(outer, started):

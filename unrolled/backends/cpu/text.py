@@ -256,14 +256,17 @@ class FunctionText(UnitText):
         """Whether a product might still read what the next step already writes."""
         stages, layout = self.layout.sections[LOOP], self.layout
         meetings = [number for number, stage in enumerate(stages) if stage.products]
+        handed_on = dict(self.program.carried)
         for number in meetings:
             for product in stages[number].products:
                 operand = layout.slabs[self._operand(product)]
-                if operand.steps or operand.name in layout.states.values():
-                    continue  # of each step its own rows; states change places
-                written = list(self._written_in_loop(operand.values))
-                if any(all(where < met <= number for met in meetings) for where in written):
-                    return True
+                if operand.steps:
+                    continue  # of each step its own rows
+                # What a state changes places with is what the next step writes.
+                written = (handed_on.get(value, value) for value in operand.values)
+                for where in self._written_in_loop(tuple(written)):
+                    if all(where < met <= number for met in meetings):
+                        return True
         return False
 
     def _written_in_loop(self, values: tuple[str, ...]) -> Iterator[int]:

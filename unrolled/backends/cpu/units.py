@@ -141,7 +141,9 @@ class UnitText:
         yield from self._scalars(segment, known)
         for name in segment.numbers:
             for place in self.layout.homes(name):
-                yield f"{self._number_at(*place)} = {self._name(name)}"
+                # Threads that share the units have all of them computed it.
+                once = "if share == 0: " if self.section == LOOP else ""
+                yield f"{once}{self._number_at(*place)} = {self._name(name)}"
         if not (segment.instructions or segment.copies):
             return
         size = self._letter(segment.size)

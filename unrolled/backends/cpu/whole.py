@@ -289,16 +289,18 @@ class WholeText(ProductText):
         if before := list(self._section(BEFORE)):
             yield BEFORE, before
         yield LOOP, list(self._loop())
+        # Who goes on to these needs what all have left in the loop.
         after = list(self._section(AFTER))
         gradients = list(self._gradients()) if self.program.adjoint else []
         if self.layout.schedule.stages_of_totals:
-            yield AFTER, [*after, *gradients]
+            yield AFTER, [MEET, *after, MEET, *gradients]
             return
         if after:
             adjoint = self.program.adjoint
-            yield AFTER, list(self._if_any(self.layout.outputs, after)) if adjoint else after
+            outputs = self._if_any(self.layout.outputs, after) if adjoint else after
+            yield AFTER, [MEET, *outputs]
         if gradients:
-            yield GRADIENTS, gradients
+            yield GRADIENTS, gradients if after else [MEET, *gradients]
 
     def _start(self) -> Iterator[str]:
         for state, given in self.given.items():
@@ -315,7 +317,7 @@ class WholeText(ProductText):
 
     def _section(self, section: int) -> Iterator[str]:
         word = "before" if section == BEFORE else "after"
-        waits = section == AFTER  # whether what comes next may need what another thread makes
+        waits = False  # whether what comes next may need what another thread makes
         for number, stage in enumerate(self.layout.sections[section]):
             if stage.products:
                 yield from [MEET] if waits else []
