@@ -21,12 +21,12 @@ import numpy as np
 import whole_passes
 from numba.core.registry import CPUDispatcher
 
-from unrolled.backends.cpu import atomics, dots, outside, packing, products, tasks, team
-from unrolled.backends.cpu.live import live_kernel_for
+from unrolled.backends.cpu import atomics, dots, outside, packing, products, tasks, team, vectors
+from unrolled.backends.cpu.kernel import Kernel
+from unrolled.backends.cpu.live import LiveKernel
 from unrolled.backends.cpu.sharing import share_out
 from unrolled.backends.cpu.tables import FIRST, Extent, Table
 from unrolled.backends.cpu.units import parameters_of
-from unrolled.backends.cpu.vectors import lanes
 from unrolled.backends.reference import OPERATIONS
 from unrolled.backends.steps import Result
 from unrolled.functions import relu, sigmoid, softplus
@@ -50,13 +50,20 @@ def run(
         for _ in range(calls):
             machine.run(change(kernel.text))
 
+    kernel = _kernel(Kernel, program, inputs[0].dtype, vectors.lanes(inputs[0].dtype))
     given = program, sizes, inputs, states, parameters, steps, reverse
-    return whole_passes.run(*given, run_whole=run_whole, **options)
+    return whole_passes.run(*given, kernel=kernel, run_whole=run_whole, **options)
+
+
+@cache
+def _kernel(kind, program, dtype, lanes):
+    """A kernel for vectors of so many lanes, which this machine need not have."""
+    return kind(program, dtype)
 
 
 def run_live(program, sizes, inputs, states, parameters, steps, reverse=False):
     """The same by the kernel for few steps, which a forward program has."""
-    kernel = live_kernel_for(program, inputs[0].dtype)
+    kernel = _kernel(LiveKernel, program, inputs[0].dtype, vectors.lanes(inputs[0].dtype))
     function, sharing = kernel.function, share_out(steps, 0, False, 1)
     extent = Extent(sizes, steps, sharing, kernel.dtype)
     given = dict(zip(function.pointers, [*inputs, *states], strict=False))
@@ -206,7 +213,7 @@ class Machine:
 
     def __init__(self, function, table, extent, threads, seed):
         self.function, self.table = function, table
-        self.dtype, self.lanes = extent.dtype, lanes(extent.dtype)
+        self.dtype, self.lanes = extent.dtype, vectors.lanes(extent.dtype)
         self.threads, self.random = threads, random.Random(seed)
         self.condition = threading.Condition()
         places = {name: place for place, name in enumerate(function.table, FIRST)}

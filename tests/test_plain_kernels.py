@@ -12,7 +12,7 @@ from random_cells import different_sizes, random_cells
 
 from unrolled import Cell, cells, layer_norm
 from unrolled.backends import reference
-from unrolled.backends.cpu import kernel_for, whole
+from unrolled.backends.cpu import dots, kernel_for, vectors, whole
 from unrolled.backends.cpu.tasks import Chunks
 from unrolled.backends.steps import Steps
 from unrolled.derivative import differentiate, kept_values
@@ -68,12 +68,20 @@ def test_every_cell_by_any_number_of_threads(cell):
         assert_inference_is_that_of_the_reference(case, way | seed, reverse=reverse)
 
 
-def assert_a_drawn_cell_is_the_reference(cell, more, seed, way, reverse, recompute):
+def assert_a_drawn_cell_is_the_reference(cell, more, seed, way, reverse, recompute, lie, width):
     options, steps = way
     sizes = {name: size + more for name, size in different_sizes(cell).items()}
     case, options = Case.draw(cell, steps, 5, sizes, seed), {**options, "seed": seed}
-    assert_passes_are_those_of_the_reference(case, options, reverse=reverse, recompute=recompute)
-    assert_inference_is_that_of_the_reference(case, options, reverse=reverse)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vectors, "_vector_bytes", lambda: width)
+        if lie:  # as weights do that are large
+            patch.setattr(whole, "LEAST_UNITS", 1)
+            patch.setattr(whole, "LEAST_BYTES", 1)
+            patch.setattr(dots, "_UNITS_A_ROW", 0)
+        assert_passes_are_those_of_the_reference(
+            case, options, reverse=reverse, recompute=recompute
+        )
+        assert_inference_is_that_of_the_reference(case, options, reverse=reverse)
 
 
 drawn = given(
@@ -83,20 +91,22 @@ drawn = given(
     way=st.sampled_from(WAYS),
     reverse=st.booleans(),
     recompute=st.sampled_from(["cheap", False, True]),
+    lie=st.booleans(),
+    width=st.sampled_from([16, 32, 64]),
 )
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @drawn
-def test_cells_that_no_one_thought_of(cell, more, seed, way, reverse, recompute):
-    assert_a_drawn_cell_is_the_reference(cell, more, seed, way, reverse, recompute)
+def test_cells_that_no_one_thought_of(**everything):
+    assert_a_drawn_cell_is_the_reference(**everything)
 
 
 @pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @drawn
-def test_many_cells_that_no_one_thought_of(cell, more, seed, way, reverse, recompute):
-    assert_a_drawn_cell_is_the_reference(cell, more, seed, way, reverse, recompute)
+def test_many_cells_that_no_one_thought_of(**everything):
+    assert_a_drawn_cell_is_the_reference(**everything)
 
 
 @pytest.mark.parametrize(

@@ -25,17 +25,19 @@ def run(
     threads=1,
     work=1_000_000,
     pipelined=False,
+    kernel=None,
     run_whole=None,
 ):
     """As `unrolled.backends.reference.run`; `wanted` names outputs and families.
 
     With `zeros_given` the function is given no states, which means zeros. `work` is how much a step
     of a row is taken to be: a little, and threads do not share its units. With `pipelined` one
-    thread has the loop, and another one what stands outside. `run_whole(kernel, table, extent)` may
-    do the pass in a way of its own.
+    thread has the loop, and another one what stands outside. The `kernel` is the
+    program's own by default, and `run_whole(kernel, table, extent)` may do the pass in a way of its
+    own.
     """
     dtype = inputs[0].dtype
-    kernel = kernel_for(program, dtype)
+    kernel = kernel_for(program, dtype) if kernel is None else kernel
     text = kernel.whole
     sharing = share_out(steps, work, text.layout.shareable, threads)
     if pipelined:
