@@ -55,9 +55,9 @@ def small_chunks(monkeypatch):
 
     monkeypatch.setattr(whole, "FEW", 6)
     monkeypatch.setattr(whole, "MANY", 6)
-    _forget_tables()
+    forget_tables()
     yield
-    _forget_tables()
+    forget_tables()
 
 
 @pytest.fixture(params=["at once", "layer by layer"])
@@ -75,12 +75,13 @@ def long_way(monkeypatch):
     from unrolled.nn import short
 
     monkeypatch.setattr(short, "LIMIT", -1)
-    _forget_tables()
+    forget_tables()
     yield
-    _forget_tables()
+    forget_tables()
 
 
-def _forget_tables():
+def forget_tables():
+    """No table is kept: passes are planned anew."""
     from unrolled.backends import cpu
 
     cpu.Kernel.plan.cache_clear()

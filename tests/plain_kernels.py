@@ -13,15 +13,30 @@ import ctypes
 import random
 import re
 import threading
+import weakref
 from bisect import bisect_right
-from functools import cache
+from contextlib import contextmanager
+from functools import cache, partial
 from types import FunctionType
+from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import whole_passes
+from conftest import forget_tables
 from numba.core.registry import CPUDispatcher
 
-from unrolled.backends.cpu import atomics, dots, outside, packing, products, tasks, team, vectors
+from unrolled.backends.cpu import (
+    atomics,
+    dots,
+    kernel,
+    outside,
+    packing,
+    products,
+    tasks,
+    team,
+    vectors,
+)
 from unrolled.backends.cpu.kernel import Kernel
 from unrolled.backends.cpu.live import LiveKernel
 from unrolled.backends.cpu.sharing import share_out
@@ -46,9 +61,10 @@ def run(
 
     def run_whole(kernel, table, extent):
         table.numbers[team.PATIENCE] = (10_000, 10, 0)[seed % 3]
-        machine = Machine(kernel.whole, table, extent, options.get("threads", 1), seed)
         for _ in range(calls):
-            machine.run(change(kernel.text))
+            table.begin()
+            tables = [Given(kernel.whole, table, extent)]
+            Machine(tables, options.get("threads", 1), seed).run(change(kernel.text))
 
     kernel = _kernel(Kernel, program, inputs[0].dtype, vectors.lanes(inputs[0].dtype))
     given = program, sizes, inputs, states, parameters, steps, reverse
@@ -76,10 +92,39 @@ def run_live(program, sizes, inputs, states, parameters, steps, reverse=False):
     table = Table(function, extent, reverse)
     for place, name in enumerate(function.pointers, FIRST):
         table.numbers[place] = {**given, **made}[name].ctypes.data
-    Machine(function, table, extent, 1, seed=0).run(kernel.text)
+    Machine([Given(function, table, extent)], 1, seed=0).run(kernel.text)
     parts = kernel.layout.outputs, kernel.layout.states.values()
     outputs, last = (tuple(made[name] for name in names) for names in parts)
     return Result(outputs, last, {})
+
+
+@contextmanager
+def everywhere(seed=0):
+    """All kernels of layers run as plain Python, too."""
+    known = weakref.WeakValueDictionary()
+    begin = Table.__init__
+
+    def remember(table, function, extent, *rest):
+        begin(table, function, extent, *rest)
+        table.given = function, extent
+        known[table.address] = table
+
+    def call_by(text, address, threads=1):
+        tables, table = [], known[address]
+        while table is not None:
+            tables.append(Given(table.given[0], table, table.given[1]))
+            table = known[behind] if (behind := table.numbers[team.BEHIND]) else None
+        Machine(tables, threads, seed).run(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Table, "__init__", remember)
+        patch.setattr(Kernel, "address_of_whole", property(lambda kernel: kernel.text))
+        patch.setattr(Kernel, "call_whole", property(lambda kernel: partial(call_by, kernel.text)))
+        patch.setattr(LiveKernel, "call", property(lambda kernel: partial(call_by, kernel.text)))
+        patch.setattr(kernel, "run_together", call_by)
+        forget_tables()
+        yield
+    forget_tables()
 
 
 class Array:
@@ -97,17 +142,11 @@ class Array:
     def __init__(self, name, address, shape, dtype, known, threads):
         size = int(np.prod(shape))
         self.name, self.address, self.columns = name, address, shape[-1]
-        self.threads = threads
         kind = ctypes.c_float if dtype.itemsize == 4 else ctypes.c_double
         self.numbers = np.ctypeslib.as_array((kind * size).from_address(address))
+        if not known:
+            self.numbers[...] = np.nan
         self.written = np.full(size, known)
-        self.begin(known)
-
-    def begin(self, lasts):
-        """Before a call: what does not last is forgotten, and so is who has written what does."""
-        size, threads = len(self.numbers), self.threads
-        if not lasts:
-            self.numbers[...], self.written[...] = np.nan, False
         self.writer = np.zeros(size, int)
         self.moment = np.zeros(size, int)  # of the writer's clock
         self.read = np.zeros((threads, size), int)  # when each thread has read it last
@@ -191,7 +230,7 @@ class View:
 
 
 class Slots:
-    """The table, by which threads know of each other."""
+    """A table, by which threads know of each other."""
 
     def __init__(self, numbers):
         self.numbers = numbers
@@ -200,43 +239,60 @@ class Slots:
         self.numbers[slot] = number
 
 
+class Given(NamedTuple):
+    """A table, the text of the function that it is for, and its extent."""
+
+    function: Any
+    table: Table
+    extent: Extent
+
+
 class Machine:
-    """Runs the function of a table.
+    """Runs the function of some tables, one behind the other.
 
     Args:
-        function: the text of the function.
-        table: what it is given.
-        extent: of the table.
-        threads: how many come, fewer or more than it asks for.
+        tables: what it is given.
+        threads: how many come, fewer or more than the tables ask for.
         seed: of the turns that they take.
     """
 
-    def __init__(self, function, table, extent, threads, seed):
-        self.function, self.table = function, table
+    def __init__(self, tables, threads, seed):
+        self.tables = {one.table.address: Slots(one.table.numbers) for one in tables}
+        self.function, _, extent = tables[0]
         self.dtype, self.lanes = extent.dtype, vectors.lanes(extent.dtype)
         self.threads, self.random = threads, random.Random(seed)
         self.condition = threading.Condition()
+        self.clocks, self.clock_of_slot = np.eye(threads, dtype=int), {}
+        self.now, self.left, self.error = 0, [*range(threads)], None
+        self.made = []  # the arrays that the caller wants
+        found = {}
+        for one in tables:
+            for array in self._arrays(*one):
+                before = found.setdefault(array.address, array)  # both directions have one input
+                if len(before.numbers) < len(array.numbers):
+                    found[array.address] = array
+        self.arrays = sorted(found.values(), key=lambda array: array.address)
+        self.addresses = [array.address for array in self.arrays]
+
+    def _arrays(self, function, table, extent):
+        """All arrays of a table."""
         places = {name: place for place, name in enumerate(function.table, FIRST)}
-        self.given = {*function.layout.inputs}
-        self.given |= {name for name in places if name.endswith(("_given", "_parameters"))}
-        self.arrays = []
+        given = {*function.layout.inputs}
+        given |= {name for name in places if name.endswith(("_given", "_parameters"))}
+        if table.numbers[team.FILLED]:
+            given |= function.lasting
         for name in (*function.pointers, *function.scratch):
             shape, address = function.shape(name, extent), table.numbers[places[name]]
             if address and np.prod(shape):
-                known = name in self.given
-                self.arrays.append(Array(name, address, shape, self.dtype, known, threads))
-        self.arrays.sort(key=lambda array: array.address)
-        self.addresses = [array.address for array in self.arrays]
+                array = Array(name, address, shape, self.dtype, name in given, self.threads)
+                if name in function.pointers and name not in given:
+                    self.made.append(array)
+                yield array
 
     # threads
 
     def run(self, text):
         """Run the function, of a kernel's text, by all threads."""
-        self.table.begin()
-        for array in self.arrays:
-            array.begin(array.name in self.given | self.function.lasting)
-        self.clocks, self.clock_of_slot = np.eye(self.threads, dtype=int), {}
-        self.now, self.left, self.error = 0, [*range(self.threads)], None
         namespace = words(self)
         exec(_code(text), namespace)
         function = namespace[self.function.function]
@@ -250,16 +306,15 @@ class Machine:
             thread.join()
         if self.error:
             raise self.error
-        for array in self.arrays:
-            if array.name in {*self.function.pointers} - self.given:
-                array.must_be_written(slice(None))
+        for array in self.made:
+            array.must_be_written(slice(None))
 
     def _come(self, number, function):
         try:
             with self.condition:
                 self.condition.wait_for(lambda: self.now == number)
             with np.errstate(all="ignore"):
-                function(self.table.address)
+                function(next(iter(self.tables)))
         except BaseException as error:  # it is raised again where the threads were started
             self.error = self.error or error
         with self.condition:
@@ -280,17 +335,17 @@ class Machine:
 
     # slots
 
-    def learn(self, slot):
-        """The thread knows what others knew when they changed a slot."""
-        if self.threads > 1 and slot in self.clock_of_slot:
+    def learn(self, table, slot):
+        """The thread knows what others knew when they changed a slot of a table."""
+        if self.threads > 1 and (table, slot) in self.clock_of_slot:
             mine = self.clocks[self.now]
-            np.maximum(mine, self.clock_of_slot[slot], out=mine)
+            np.maximum(mine, self.clock_of_slot[table, slot], out=mine)
 
-    def tell(self, slot):
+    def tell(self, table, slot):
         """Who reads a slot from now on knows what the thread knows."""
         if self.threads > 1:
-            told = self.clock_of_slot.get(slot, 0)
-            self.clock_of_slot[slot] = np.maximum(told, self.clocks[self.now])
+            told = self.clock_of_slot.get((table, slot), 0)
+            self.clock_of_slot[table, slot] = np.maximum(told, self.clocks[self.now])
             self.clocks[self.now, self.now] += 1
 
     # numbers
@@ -346,8 +401,8 @@ def words(machine):
 
     def array_at(address, shape, kind):
         if kind is np.int64:
-            if address == machine.table.address:
-                return Slots(machine.table.numbers)
+            if address in machine.tables:
+                return machine.tables[address]
             whole = (ctypes.c_int64 * int(np.prod(shape))).from_address(address)
             return np.ctypeslib.as_array(whole) if np.prod(shape) else np.empty(shape, kind)
         return View(machine, address, shape)
@@ -364,23 +419,23 @@ def words(machine):
 
     def read(table, slot):
         machine.pass_on()
-        machine.learn(slot)
+        machine.learn(table, slot)
         return table.numbers[slot]
 
     def add(table, slot, number):
         machine.pass_on()
-        machine.learn(slot)
-        machine.tell(slot)
+        machine.learn(table, slot)
+        machine.tell(table, slot)
         before = table.numbers[slot]
         table.numbers[slot] += number
         return before
 
     def exchange(table, slot, old, new):
         machine.pass_on()
-        machine.learn(slot)
+        machine.learn(table, slot)
         if table.numbers[slot] != old:
             return False
-        machine.tell(slot)
+        machine.tell(table, slot)
         table.numbers[slot] = new
         return True
 

@@ -5,17 +5,20 @@ import re
 import numpy as np
 import plain_kernels
 import pytest
-from hypothesis import given, settings, strategies as st
+import torch
+from drawn_layers import calls
+from hypothesis import HealthCheck, given, settings, strategies as st
 from own_cells import OWN_CELLS
 from passes import Case, assert_close
 from random_cells import different_sizes, random_cells
 
 from unrolled import Cell, cells, layer_norm
 from unrolled.backends import reference
-from unrolled.backends.cpu import dots, kernel_for, vectors, whole
+from unrolled.backends.cpu import dots, kernel_for, sharing, vectors, whole
 from unrolled.backends.cpu.tasks import Chunks
 from unrolled.backends.steps import Steps
 from unrolled.derivative import differentiate, kept_values
+from unrolled.nn import choice, short
 
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS, "normalised": layer_norm(cells.lstm)}
 TOLERANCE = 1e-9
@@ -107,6 +110,47 @@ def test_cells_that_no_one_thought_of(**everything):
 @drawn
 def test_many_cells_that_no_one_thought_of(**everything):
     assert_a_drawn_cell_is_the_reference(**everything)
+
+
+def assert_a_layer_is_the_eager_one(call, many_threads, seed):
+    other = call.on(backend="eager")
+    with pytest.MonkeyPatch.context() as patch, plain_kernels.everywhere(seed):
+        if many_threads:
+            patch.setattr(sharing, "THREAD_WORK", 1)
+            patch.setattr(sharing, "SHARED_WORK", 0)
+            patch.setattr(sharing, "PIPELINE_WORK", 0 if seed % 2 else 10**9)
+            for module in (choice, short):
+                patch.setattr(module, "threads_at_hand", lambda: 2)
+        outputs = call.run()
+        gradients = call.gradients(outputs)
+        with torch.no_grad():
+            inferred = [call.run(), call.run()]
+    expected = other.run()
+    wanted = other.gradients(expected)
+    expected = [array.detach() for array in expected]
+    for found in ([array.detach() for array in outputs], *inferred):
+        torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    torch.testing.assert_close(list(gradients), list(wanted), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+drawn_layers = given(
+    call=calls(random_cells(), backends=("cpu",)),
+    many_threads=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=HealthCheck)
+@drawn_layers
+def test_layers_that_no_one_thought_of(**everything):
+    assert_a_layer_is_the_eager_one(**everything)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None, suppress_health_check=HealthCheck)
+@drawn_layers
+def test_many_layers_that_no_one_thought_of(**everything):
+    assert_a_layer_is_the_eager_one(**everything)
 
 
 @pytest.mark.parametrize(
