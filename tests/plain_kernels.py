@@ -469,6 +469,10 @@ def words(machine):
     # products
 
     def product(a, b, out, adds, room):
+        units, lies_far = b.shape[0], a.strides[1] != dtype.itemsize
+        needed = outside.room_for_strip(units, dtype)
+        needed += outside.room_for_block(units, dtype) if lies_far else 0
+        assert room.shape[1] >= needed, f"{room.shape[1]} numbers of room where {needed} are used"
         machine.write(*room.everywhere(), np.nan)
         found = machine.read(*a.everywhere()) @ machine.read(*b.everywhere())
         assert found.shape == out.shape, f"{found.shape} goes to {out.shape}"
