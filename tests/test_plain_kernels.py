@@ -106,7 +106,7 @@ def test_cells_that_no_one_thought_of(**everything):
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @drawn
 def test_many_cells_that_no_one_thought_of(**everything):
     assert_a_drawn_cell_is_the_reference(**everything)
@@ -147,7 +147,7 @@ def test_layers_that_no_one_thought_of(**everything):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=HealthCheck)
+@settings(max_examples=150, deadline=None, suppress_health_check=HealthCheck)
 @drawn_layers
 def test_many_layers_that_no_one_thought_of(**everything):
     assert_a_layer_is_the_eager_one(**everything)

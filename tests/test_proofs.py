@@ -7,6 +7,7 @@ one thought of too.
 import io
 from dataclasses import replace
 
+import plain_kernels
 import pytest
 import torch
 from drawn_layers import CATALOGUE, Call, calls, replace_layer, weighted_sum
@@ -94,10 +95,11 @@ def test_some_gradients_are_those_of_all(call, data):
 
 
 @pytest.mark.slow
-@settings(MANY, max_examples=8)
+@MANY
 @given(calls(backends=("cpu",)), st.data())
 def test_many_gradients_of_some_leaves(call, data):
-    assert_some_gradients_are_those_of_all(call, data)
+    with plain_kernels.everywhere():
+        assert_some_gradients_are_those_of_all(call, data)
 
 
 # the batch
