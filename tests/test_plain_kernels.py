@@ -71,12 +71,16 @@ def test_every_cell_by_any_number_of_threads(cell):
         assert_inference_is_that_of_the_reference(case, way | seed, reverse=reverse)
 
 
-def assert_a_drawn_cell_is_the_reference(cell, more, seed, way, reverse, recompute, lie, width):
+def assert_a_drawn_cell_is_the_reference(
+    cell, more, seed, way, reverse, recompute, lie, width, rows
+):
     options, steps = way
     sizes = {name: size + more for name, size in different_sizes(cell).items()}
     case, options = Case.draw(cell, steps, 5, sizes, seed), {**options, "seed": seed}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vectors, "_vector_bytes", lambda: width)
+        patch.setattr(whole, "FEW", rows)
+        patch.setattr(whole, "MANY", rows)
         if lie:  # as weights do that are large
             patch.setattr(whole, "LEAST_UNITS", 1)
             patch.setattr(whole, "LEAST_BYTES", 1)
@@ -96,6 +100,7 @@ drawn = given(
     recompute=st.sampled_from(["cheap", False, True]),
     lie=st.booleans(),
     width=st.sampled_from([16, 32, 64]),
+    rows=st.sampled_from([6, 512]),  # of a chunk: several, or a single one
 )
 
 
