@@ -33,6 +33,7 @@ WAYS = (
     ({"threads": 3, "work": LITTLE}, Steps.dense(3, 7)),
     ({"threads": 2, "pipelined": True}, Steps(np.array([2, 2, 2, 2, 1, 1, 1]), 2)),
     ({"threads": 4, "work": LITTLE}, Steps.dense(1, 1)),  # more than are of use
+    ({"threads": 2, "work": LITTLE}, Steps(np.array([0, 0]), 2)),  # no row has a step
 )
 
 
@@ -177,6 +178,18 @@ def test_a_state_is_not_overwritten_while_a_product_reads_it(text):
     for seed in range(6):
         way = {"threads": 2, "work": MUCH, "seed": seed}
         assert_passes_are_those_of_the_reference(case, way, reverse=False)
+
+
+@pytest.mark.parametrize("active", [[0], [0, 0], [1], [2, 1]])
+def test_products_of_nothing_have_room(active):
+    """Gradients that the loop adds up are the only products here, of a number for each thread."""
+    cell = Cell.parse(
+        """def sums_alone(x, h_prev, *, p, b):
+            h = tanh(x + p.h * h_prev + b.h)
+            return h"""
+    )
+    case = Case.draw(cell, Steps(np.array(active), 2), 5, 5)
+    assert_passes_are_those_of_the_reference(case, {}, reverse=False)
 
 
 # what is wrong is noticed

@@ -212,10 +212,11 @@ class ProductText:
 
     def _sum(self, totals: Sequence[Total], blocks: Sequence[str], adds: bool) -> Iterator[str]:
         """Σ vectors, of totals whose vectors and parameters lie side by side."""
-        self.operands.append(ALL_ROWS)
+        in_loop = totals[0] in self.layout.loop_sums
+        self.operands.append(THREADS if in_loop else ALL_ROWS)
         array, heights = self.totals[blocks[0].split(".")[0]], self._heights(blocks)
         here = window(array, "0, 1", _share(self._rows_above(blocks)))
-        if totals[0] in self.layout.loop_sums:
+        if in_loop:
             ones = window(ONES, "0, 1", f"0, {THREADS}")
             vectors = window(self.layout.loop_sums[totals[0]], f"0, {THREADS}", "first, last")
             begun = WRITES
@@ -230,7 +231,7 @@ class ProductText:
             f"first, last = share_of({written_sum(heights)}, share, shares, LANES)",
             f"product({ones}, {vectors}, {here}, {ADDS if adds else begun}, room)",
         ]
-        if totals[0] in self.layout.loop_sums:  # which the loop has added up when it has ended
+        if in_loop:  # which the loop has added up when it has ended
             lines = [f"if until == {LENGTH}:", *(f"    {line}" for line in lines)]
         yield from self._if_any([array], lines)
 
