@@ -69,6 +69,30 @@ def test_the_same_numbers_and_gradients(cell, backend):
         assert_same(numbers(again, x, **options), numbers(usual, x, **options))
 
 
+@pytest.mark.parametrize("lengths", [None, [6, 0, 3, 5], [0, 0, 0, 0]], ids=str)
+@pytest.mark.parametrize("backend", ["eager", "reference"])
+def test_a_state_that_is_made_of_parameters_alone(backend, lengths):
+    """It has all rows of a step, though nothing that it is made of has any."""
+    cell = Cell.parse(
+        """def constant(x, h_prev, *, W, U, b):
+            h = tanh(W.h @ x + U.h @ h_prev)
+            c = tanh(b.c - mean(b.c))
+            return c, h"""
+    )
+    torch.manual_seed(0)
+    usual, again = (
+        Recurrent(cell, 3, {"h": 3, "c": 4}, dtype=DOUBLE, backend=backend, recompute=recompute)
+        for recompute in (False, True)
+    )
+    again.load_state_dict(usual.state_dict())
+    x = torch.randn(6, 4, 3, dtype=DOUBLE, requires_grad=True)
+    options = {"lengths": lengths, "return_all": True}
+    assert_same(numbers(again, x, **options), numbers(usual, x, **options))
+    state = torch.tanh(usual.b_l0 - usual.b_l0.mean())
+    for last in again(x, lengths=[6, 6, 6, 1])[1][0][0]:
+        torch.testing.assert_close(last, state)
+
+
 @pytest.mark.parametrize("backend", ["auto", "eager"])
 def test_the_same_masks_because_they_are_inputs(backend):
     usual, again = pair(NOISY, num_layers=2, dropout=0.3, weight_dropout=0.3, backend=backend)

@@ -229,12 +229,16 @@ def _loop(
         if name in needed
     }
     series: dict[str, list[Tensor]] = {name: [] for name in program.wanted if name not in rows}
+    left = {*series, *(new for _, new in program.carried)}  # what is left of a step
 
-    def run_step(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def run_step(values: dict[str, Tensor], count: int) -> dict[str, Tensor]:
         values = dict(values)
         for instruction in loop:
-            values[instruction.name] = evaluation(instruction, values)
-        return {name: values[name] for name in {*series, *(new for _, new in program.carried)}}
+            value = evaluation(instruction, values)
+            if value.dim() < 2 and instruction.name in left:  # it is made of parameters alone
+                value = value.expand(count, evaluation.units(instruction))
+            values[instruction.name] = value
+        return {name: values[name] for name in left}
 
     carried = list(states)
     for step in range(len(counts)) if forwards else reversed(range(len(counts))):
@@ -243,9 +247,11 @@ def _loop(
         for (received, _), state in zip(program.carried, carried, strict=True):
             values[received] = state if count == state.shape[0] else state[:count]
         if recompute:
-            found = checkpoint(run_step, values, use_reentrant=False, preserve_rng_state=False)
+            found = checkpoint(
+                run_step, values, count, use_reentrant=False, preserve_rng_state=False
+            )
         else:
-            found = run_step(values)
+            found = run_step(values, count)
         for place, (_, handed_on) in enumerate(program.carried):
             new, old = found[handed_on], carried[place]
             carried[place] = new if count == old.shape[0] else torch.cat([new, old[count:]])
