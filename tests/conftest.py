@@ -26,6 +26,18 @@ def pytest_runtest_setup(item):
         draw_numbers()
 
 
+@pytest.fixture(autouse=True)
+def kernels(request):
+    """Kernels are compiled, or run as plain Python where a test is marked `plain`."""
+    if request.node.get_closest_marker("plain") is None:
+        yield
+    else:
+        from plain_kernels import everywhere
+
+        with everywhere():
+            yield
+
+
 @pytest.fixture(params=["our own", "OpenMP's"])
 def threads_for_any_work(request, monkeypatch):
     """Kernels spread the least work over threads, of our own pool and of OpenMP's."""

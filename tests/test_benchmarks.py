@@ -65,7 +65,7 @@ def test_what_torch_takes_for_a_call_is_that_of_the_same_tensors(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k != "RNN")) for k in shapes.KINDS]
+    "kind", [pytest.param(k, marks=[pytest.mark.plain] * (k != "RNN")) for k in shapes.KINDS]
 )
 def test_the_shapes_and_their_peers(kind):
     onnx = all(map(importlib.util.find_spec, ("onnx", "onnxruntime")))
@@ -96,7 +96,7 @@ def test_the_compiled_peers_agree(monkeypatch, longest):
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(k, marks=[pytest.mark.slow] * (k != "gru_original")) for k in unfused.KINDS],
+    [pytest.param(k, marks=[pytest.mark.plain] * (k != "gru_original")) for k in unfused.KINDS],
 )
 def test_cells_that_no_library_has(kind):
     (row,) = unfused.run(settings(kind))
@@ -113,10 +113,10 @@ SOME = (
 
 
 @pytest.mark.parametrize(
-    "names", [SOME, pytest.param((*features.FEATURES,), marks=pytest.mark.slow)]
+    "names", [SOME, pytest.param((*features.FEATURES,), marks=pytest.mark.plain)]
 )
 @pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k != "lstm")) for k in features.KINDS]
+    "kind", [pytest.param(k, marks=[pytest.mark.plain] * (k != "lstm")) for k in features.KINDS]
 )
 def test_features_beside_the_plain_layer(monkeypatch, kind, names):
     monkeypatch.setattr(features, "FEATURES", {name: features.FEATURES[name] for name in names})

@@ -61,17 +61,17 @@ def sizes_for(cell, hidden_size):
     return (hidden_size if cell.name == "output" else 5), hidden_size
 
 
+def how(name, dtype):
+    """Whether a cell is compiled, or only in the long proofs, or run as plain Python."""
+    if name in QUICK or (dtype == "float64" and name in IN_ONE_WAY):
+        return ()
+    return pytest.mark.slow if dtype == "float64" or name in OWN_CELLS else pytest.mark.plain
+
+
 @pytest.mark.parametrize(
     ("cell", "dtype"),
     [
-        pytest.param(
-            cell,
-            dtype,
-            id=f"{name}-{dtype}",
-            marks=()
-            if name in QUICK or (dtype == "float64" and name in IN_ONE_WAY)
-            else pytest.mark.slow,
-        )
+        pytest.param(cell, dtype, id=f"{name}-{dtype}", marks=how(name, dtype))
         for name, cell in ALL_CELLS.items()
         for dtype in ("float64", "float32")
     ],
@@ -94,7 +94,7 @@ def test_both_passes_equal_the_reference(cell, dtype):
 @pytest.mark.parametrize(
     "cell",
     [
-        pytest.param(cell, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        pytest.param(cell, id=name, marks=() if name in QUICK else pytest.mark.plain)
         for name, cell in ALL_CELLS.items()
     ],
 )

@@ -23,7 +23,8 @@ def sizes_for(cell, hidden_size):
     return (hidden_size if cell.name == "output" else 5), hidden_size
 
 
-def every_cell(in_float32=IN_FLOAT32):
+def every_cell(in_float32=IN_FLOAT32, others=pytest.mark.slow):
+    """All cells; what is done with those that a quick run does not compile."""
     return pytest.mark.parametrize(
         ("cell", "dtype"),
         [
@@ -32,7 +33,7 @@ def every_cell(in_float32=IN_FLOAT32):
                 dtype,
                 id=f"{name}-{dtype}",
                 marks=() if (dtype == "float64" and name in QUICK) or (name, dtype) ==
-                ("lstm", "float32") else pytest.mark.slow,
+                ("lstm", "float32") else others,
             )
             for name, cell in ALL_CELLS.items()
             for dtype in ("float64", *(["float32"] if name in in_float32 else []))
@@ -74,7 +75,7 @@ def test_a_sequence_without_steps_hands_the_states_on():
     assert_close(case.both_passes(cpu.run), case.both_passes(reference.run), 0)
 
 
-@every_cell(in_float32=())
+@every_cell(in_float32=(), others=pytest.mark.plain)
 def test_recomputing_gives_the_same(cell, dtype):
     case = Case.draw(cell, Steps.dense(5, 4), *sizes_for(cell, 9))
     expected = case.both_passes(reference.run)

@@ -47,12 +47,12 @@ def assert_same(found, expected, tolerance=1e-10):
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance / 10)
 
 
-# Each makes kernels of its own: the quick run has one of the catalogue.
+# Each would make kernels of its own: one of the catalogue is compiled.
 SOME = [
     cells.gru_original,
     REMEMBERS_NOTHING,
     *(
-        pytest.param(cell, marks=pytest.mark.slow)
+        pytest.param(cell, marks=pytest.mark.plain)
         for cell in (*CELLS.values(), OWN_CELLS["stages"])
         if cell != cells.gru_original
     ),

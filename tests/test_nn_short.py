@@ -16,7 +16,7 @@ from unrolled.nn import Recurrent, choice, short
 
 DOUBLE = torch.float64
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
-QUICK = {"lstm", "stages"}
+COMPILED = {"lstm"}
 
 
 def flat(found):
@@ -63,7 +63,7 @@ def layer_of(cell, hidden_size=5, **options):
 @pytest.mark.parametrize(
     "cell",
     [
-        pytest.param(cell, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        pytest.param(cell, id=name, marks=() if name in COMPILED else pytest.mark.plain)
         for name, cell in ALL_CELLS.items()
     ],
 )
@@ -560,7 +560,7 @@ def test_layers_in_training_work_in_the_same_memory():
 @pytest.mark.parametrize(
     "cell",
     [
-        pytest.param(cell, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        pytest.param(cell, id=name, marks=() if name in COMPILED else pytest.mark.plain)
         for name, cell in ALL_CELLS.items()
     ],
 )

@@ -21,8 +21,8 @@ CELLS = {
     for name, cell in {**cells.catalogue(), **OWN_CELLS}.items()
     if name != "clock"  # reads the number of the step
 }
-QUICK = {
-    *((name, torch.float64) for name in ("lstm", "gru_original", "stages", "swap")),
+COMPILED = {
+    *((name, torch.float64) for name in ("lstm", "stages")),
     ("lstm", torch.float32),
 }
 
@@ -78,7 +78,7 @@ def randomised(layer):
             cell,
             dtype,
             id=f"{name}-{str(dtype)[6:]}",
-            marks=() if (name, dtype) in QUICK else pytest.mark.slow,
+            marks=() if (name, dtype) in COMPILED else pytest.mark.plain,
         )
         for name, cell in CELLS.items()
         for dtype in (torch.float64, torch.float32)

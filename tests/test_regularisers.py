@@ -31,8 +31,10 @@ MANY = {
     ),
 }
 
-# Each makes kernels of its own: the quick run has them all in one.
-SOME = [name if name == "all" else pytest.param(name, marks=pytest.mark.slow) for name in MANY]
+CELLS = [cells.lstm, cells.gru, cells.gru_original]
+
+# Each would make kernels of its own: what is compiled has them all in one.
+SOME = [name if name == "all" else pytest.param(name, marks=pytest.mark.plain) for name in MANY]
 
 
 def layer_of(cell, **options):
@@ -183,18 +185,12 @@ def test_the_numbers_are_those_of_the_equations(backend):
         np.testing.assert_allclose(found.detach(), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", SOME)
-@pytest.mark.parametrize(
-    "cell",
-    [
-        cells.lstm,
-        pytest.param(cells.gru, marks=pytest.mark.slow),
-        pytest.param(cells.gru_original, marks=pytest.mark.slow),
-    ],
-    ids=lambda cell: cell.name,
-)
+@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 def test_gradients_with_masks(cell, name):
-    layer = layer_of(MANY[name](cell), num_layers=2, bidirectional=True)
+    """Of kernels where all are in one; `test_backends_agree` has the others."""
+    backend = "cpu" if (cell, name) == (cells.lstm, "all") else "eager"
+    layer = layer_of(MANY[name](cell), num_layers=2, bidirectional=True, backend=backend)
     masks = layer.draw_masks(4, 2)
     x = data(4, 2, X).requires_grad_()
     parameters = [*layer.parameters()]
@@ -209,17 +205,29 @@ def test_gradients_with_masks(cell, name):
     assert torch.autograd.gradcheck(run, (x, *parameters), atol=1e-6, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", SOME)
-def test_backends_agree(name):
+@pytest.mark.parametrize(
+    ("cell", "name"),
+    [
+        pytest.param(
+            cell, name, id=f"{cell.name}-{name}",
+            marks=() if (cell, name) == (cells.lstm, "all") else pytest.mark.plain,
+        )
+        for cell in CELLS
+        for name in MANY
+    ],
+)  # fmt: skip
+def test_backends_agree(cell, name):
     found = []
     for backend in ("cpu", "eager", "reference"):
-        layer = layer_of(MANY[name](cells.lstm), bidirectional=True, backend=backend)
+        layer = layer_of(MANY[name](cell), num_layers=2, bidirectional=True, backend=backend)
         torch.manual_seed(3)
         masks = layer.draw_masks(T, B)
         x = data(T, B, X).requires_grad_()
-        y, _ = layer(x, masks=masks, lengths=[T, 2, 5])
-        (y**2).sum().backward()
-        found.append([y, x.grad, *(parameter.grad for parameter in layer.parameters())])
+        y, last = layer(x, masks=masks, lengths=[T, 2, 5])
+        states = last if isinstance(last, tuple) else (last,)
+        sum((part**2).sum() for part in (y, *states)).backward()
+        gradients = (parameter.grad for parameter in layer.parameters())
+        found.append([y, *states, x.grad, *gradients])
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             torch.testing.assert_close(a, b, atol=1e-11, rtol=1e-9)
@@ -312,12 +320,12 @@ def test_resets_and_every_state(name):
     torch.testing.assert_close(every[1][0, -1], last[1][0])
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", MANY)
 @pytest.mark.parametrize(
     "cell", [cells.lstm, cells.gru, cells.gru_simplified], ids=lambda c: c.name
 )
 def test_what_is_bounded_stays_bounded(cell, name):
-    layer = layer_of(MANY[name](cell))
+    layer = layer_of(MANY[name](cell), backend="cpu" if name == "all" else "reference")
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter *= 8
