@@ -16,7 +16,14 @@ from unrolled.nn import Recurrent, choice, short
 
 DOUBLE = torch.float64
 ALL_CELLS = {**cells.catalogue(), **OWN_CELLS}
-COMPILED = {"lstm"}
+# One is compiled, the others run as plain Python; in a quick run `test_plain_kernels` has layers
+# with cells drawn at random.
+EVERY_CELL = [
+    pytest.param(
+        cell, id=name, marks=() if name == "lstm" else [pytest.mark.plain, pytest.mark.slow]
+    )
+    for name, cell in ALL_CELLS.items()
+]
 
 
 def flat(found):
@@ -60,13 +67,7 @@ def layer_of(cell, hidden_size=5, **options):
     return layer
 
 
-@pytest.mark.parametrize(
-    "cell",
-    [
-        pytest.param(cell, id=name, marks=() if name in COMPILED else pytest.mark.plain)
-        for name, cell in ALL_CELLS.items()
-    ],
-)
+@pytest.mark.parametrize("cell", EVERY_CELL)
 def test_any_cell_in_any_stack(cell, ordinary, monkeypatch):
     for options, shape, recompute in (
         ({}, (6, 2), False),
@@ -557,13 +558,7 @@ def test_layers_in_training_work_in_the_same_memory():
     assert the_desk(wide)._passes.rooms_of_training[0].nbytes > held[0][0]
 
 
-@pytest.mark.parametrize(
-    "cell",
-    [
-        pytest.param(cell, id=name, marks=() if name in COMPILED else pytest.mark.plain)
-        for name, cell in ALL_CELLS.items()
-    ],
-)
+@pytest.mark.parametrize("cell", EVERY_CELL)
 def test_what_a_pass_leaves_in_memory_that_others_use_is_needed_by_none(cell, short_only):
     layer = layer_of(cell, 11, bidirectional=True)
     x = torch.randn(6, 2, layer.input_size, dtype=DOUBLE, requires_grad=True)

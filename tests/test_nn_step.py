@@ -21,10 +21,14 @@ CELLS = {
     for name, cell in {**cells.catalogue(), **OWN_CELLS}.items()
     if name != "clock"  # reads the number of the step
 }
-COMPILED = {
-    *((name, torch.float64) for name in ("lstm", "stages")),
-    ("lstm", torch.float32),
-}
+COMPILED = ("lstm", torch.float64), ("lstm", torch.float32), ("stages", torch.float64)
+
+
+def how(name, dtype):
+    """Whether a cell is compiled or run as plain Python, and whether in long proofs only."""
+    if (name, dtype) in COMPILED:
+        return ()
+    return [pytest.mark.plain] + [pytest.mark.slow] * (dtype == torch.float32)
 
 
 @pytest.fixture
@@ -78,7 +82,7 @@ def randomised(layer):
             cell,
             dtype,
             id=f"{name}-{str(dtype)[6:]}",
-            marks=() if (name, dtype) in COMPILED else pytest.mark.plain,
+            marks=how(name, dtype),
         )
         for name, cell in CELLS.items()
         for dtype in (torch.float64, torch.float32)

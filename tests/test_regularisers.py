@@ -33,6 +33,8 @@ MANY = {
 
 CELLS = [cells.lstm, cells.gru, cells.gru_original]
 
+# In a quick run those that take long have them all in one.
+FEW = [name if name == "all" else pytest.param(name, marks=pytest.mark.slow) for name in MANY]
 # Each would make kernels of its own: what is compiled has them all in one.
 SOME = [name if name == "all" else pytest.param(name, marks=pytest.mark.plain) for name in MANY]
 
@@ -185,7 +187,7 @@ def test_the_numbers_are_those_of_the_equations(backend):
         np.testing.assert_allclose(found.detach(), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("name", FEW)
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 def test_gradients_with_masks(cell, name):
     """Of kernels where all are in one; `test_backends_agree` has the others."""
@@ -320,7 +322,7 @@ def test_resets_and_every_state(name):
     torch.testing.assert_close(every[1][0, -1], last[1][0])
 
 
-@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("name", FEW)
 @pytest.mark.parametrize(
     "cell", [cells.lstm, cells.gru, cells.gru_simplified], ids=lambda c: c.name
 )
