@@ -33,9 +33,9 @@ MANY = {
 
 CELLS = [cells.lstm, cells.gru, cells.gru_original]
 
-# In a quick run those that take long have them all in one.
+# Each makes kernels of its own: in a quick run what is compiled has them all in one,
 FEW = [name if name == "all" else pytest.param(name, marks=pytest.mark.slow) for name in MANY]
-# Each would make kernels of its own: what is compiled has them all in one.
+# and the others run as plain Python where that is quick.
 SOME = [name if name == "all" else pytest.param(name, marks=pytest.mark.plain) for name in MANY]
 
 
@@ -188,11 +188,13 @@ def test_the_numbers_are_those_of_the_equations(backend):
 
 
 @pytest.mark.parametrize("name", FEW)
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+@pytest.mark.parametrize(
+    "cell",
+    [cells.lstm, *(pytest.param(cell, marks=pytest.mark.slow) for cell in CELLS[1:])],
+    ids=lambda cell: cell.name,
+)
 def test_gradients_with_masks(cell, name):
-    """Of kernels where all are in one; `test_backends_agree` has the others."""
-    backend = "cpu" if (cell, name) == (cells.lstm, "all") else "eager"
-    layer = layer_of(MANY[name](cell), num_layers=2, bidirectional=True, backend=backend)
+    layer = layer_of(MANY[name](cell), num_layers=2, bidirectional=True)
     masks = layer.draw_masks(4, 2)
     x = data(4, 2, X).requires_grad_()
     parameters = [*layer.parameters()]
@@ -327,7 +329,7 @@ def test_resets_and_every_state(name):
     "cell", [cells.lstm, cells.gru, cells.gru_simplified], ids=lambda c: c.name
 )
 def test_what_is_bounded_stays_bounded(cell, name):
-    layer = layer_of(MANY[name](cell), backend="cpu" if name == "all" else "reference")
+    layer = layer_of(MANY[name](cell))
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter *= 8
